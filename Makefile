@@ -1,0 +1,68 @@
+# `make demo` and `make test` are the whole set-up: each installs what it lacks into .venv.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the extension module is built from: it is built anew when one of these changes.
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.rs')
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+# The dependencies come first and alone: they change less often than the Rust sources.
+$(VENV)/.dependencies: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-emit-package sandkernel pyproject.toml \
+	  | $(BIN)/uv pip install --quiet --python $(BIN)/python --requirements -
+	touch $@
+
+$(VENV)/.extension: $(RUST_SOURCES) $(VENV)/.dependencies
+	source $(BIN)/activate && maturin develop --quiet --release --skip-install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: build
+build: $(VENV)/.extension ## Build the package and install it into .venv
+
+.PHONY: demo
+demo: build ## Run a CodeAgent on the local executor
+	$(BIN)/python examples/local_agent.py
+
+.PHONY: format
+format: $(VENV)/.dependencies ## Format all sources
+	cargo fmt
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: lint
+lint: build ## Check format, lints and types
+	cargo fmt --check
+	cargo clippy --quiet --all-targets --no-default-features -- -D warnings
+	cargo clippy --quiet --all-targets -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest sandkernel
+
+.PHONY: test-rust
+test-rust: $(VENV)/.dependencies ## Test the Rust core, without Python in it, against real gateways
+	SANDKERNEL_TEST_PYTHON=$(abspath $(BIN)/python) cargo test --quiet --no-default-features
+
+.PHONY: test-python
+test-python: build ## Test the Python package against real gateways
+	$(BIN)/python -m pytest
+
+.PHONY: test
+test: lint test-rust test-python ## Lint, Rust tests, Python tests
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
+	rm -rf $(VENV)

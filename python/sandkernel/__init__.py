@@ -1,0 +1,1 @@
+"""Runs the code of agents in real Jupyter kernels."""

@@ -1,0 +1,153 @@
+"""What goes wrong below the user's code.
+
+An error that the user's code raises is data (`Execution.error`); only an executor turns it into the exception
+that its framework expects. What breaks underneath raises one of these::
+
+    SandkernelError
+    ├── ConfigurationError (ValueError)   an argument that can't work: a malformed URL, an unknown scheme
+    ├── BootError                         a sandbox or a gateway did not become ready
+    │   ├── CertificateError              its TLS certificate is not acceptable
+    │   └── UnresolvableError             its host name does not resolve
+    ├── GatewayError                      the gateway refuses a request, or is no gateway at all
+    │   ├── AuthError                     it refuses the token
+    │   └── KernelNotFoundError           it knows no kernel of that id
+    ├── InterruptedExecutionError         an execution was cut short; `.execution` has what had arrived
+    │   ├── ConnectionLost                the connection to the kernel broke
+    │   ├── KernelDied                    the kernel's process ended
+    │   └── ExecutionTimeout (TimeoutError)
+    ├── ProtocolError                     the peer does not speak the protocol
+    ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
+    ├── PackageInstallError               a package could not be installed; `.output` has the installer's words
+    ├── ClosedError                       used after it was closed
+    └── ForkError                         used in a process forked off its owner
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandkernel._sandkernel import Execution
+
+__all__ = [
+    "AuthError",
+    "BootError",
+    "CertificateError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectionLost",
+    "ExecutionTimeout",
+    "ForkError",
+    "GatewayError",
+    "InterruptedExecutionError",
+    "KernelDied",
+    "KernelNotFoundError",
+    "PackageInstallError",
+    "PayloadError",
+    "ProtocolError",
+    "SandkernelError",
+    "UnresolvableError",
+]
+
+
+class SandkernelError(Exception):
+    """The root of every error that Sandkernel raises."""
+
+
+class ConfigurationError(SandkernelError, ValueError):
+    """An argument that can't work, found before anything was started."""
+
+
+class BootError(SandkernelError):
+    """A sandbox or a gateway did not become ready.
+
+    Attributes:
+        output: The last output of the gateway's process, where it is one of ours; otherwise empty.
+    """
+
+    def __init__(self, message: str, *, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
+class CertificateError(BootError):
+    """The TLS certificate of the gateway is not acceptable."""
+
+
+class UnresolvableError(BootError):
+    """The host name of the gateway does not resolve."""
+
+
+class GatewayError(SandkernelError):
+    """The gateway refuses a request, or what answers is no gateway."""
+
+
+class AuthError(GatewayError):
+    """The gateway refuses the token."""
+
+
+class KernelNotFoundError(GatewayError):
+    """The gateway knows no kernel of that id."""
+
+
+class InterruptedExecutionError(SandkernelError):
+    """An execution was cut short.
+
+    Attributes:
+        execution: What had arrived of it; `None` where no execution was under way.
+    """
+
+    def __init__(self, message: str, execution: Execution | None = None) -> None:
+        super().__init__(message)
+        self.execution = execution
+
+
+class ConnectionLost(InterruptedExecutionError):  # noqa: N818 the name is public API
+    """The connection to the kernel broke."""
+
+
+class KernelDied(InterruptedExecutionError):  # noqa: N818 the name is public API
+    """The kernel's process ended; its state is gone."""
+
+
+class ExecutionTimeout(InterruptedExecutionError, TimeoutError):  # noqa: N818 the name is public API
+    """An execution took longer than its timeout.
+
+    Attributes:
+        restarted: Whether the kernel ignored the interrupt and was restarted, which loses its state.
+    """
+
+    def __init__(self, message: str, execution: Execution | None = None, *, restarted: bool = False) -> None:
+        super().__init__(message, execution)
+        self.restarted = restarted
+
+
+class ProtocolError(SandkernelError):
+    """The peer does not speak the kernel messaging protocol."""
+
+
+class PayloadError(SandkernelError):
+    """A value that is not taken: too large, too deep, or of a kind that is refused."""
+
+
+class PackageInstallError(SandkernelError):
+    """A package could not be installed.
+
+    Attributes:
+        output: What the installer printed.
+    """
+
+    def __init__(self, message: str, *, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
+class ClosedError(SandkernelError):
+    """Used after it was closed."""
+
+
+class ForkError(SandkernelError):
+    """Used in a process that was forked off its owner.
+
+    A connection can't be shared across `fork`: open a new session in the child.
+    """

@@ -1,0 +1,1 @@
+"""Where gateways come from: this machine, one that already runs, Modal."""

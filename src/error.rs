@@ -1,0 +1,121 @@
+//! What can go wrong below the user's code.
+//!
+//! An error that the user's code raises is data ([`crate::execution::Execution::error`]); everything here is
+//! about the machinery underneath. No message holds a token.
+
+use std::time::Duration;
+
+use crate::execution::Execution;
+
+/// The result of everything fallible in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What failed, with what, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument that can't work: a malformed URL, an unknown scheme, a token with a line break.
+    #[error("{0}")]
+    Configuration(String),
+
+    /// The gateway's certificate, or the local set of root certificates, is not acceptable.
+    #[error("the TLS connection to {host} was refused: {reason}")]
+    Certificate {
+        /// The host that was asked for.
+        host: String,
+        /// What rustls said.
+        reason: String,
+    },
+
+    /// The host's name does not resolve.
+    #[error("the host name {host} does not resolve: {reason}; check the URL of the gateway")]
+    Unresolvable {
+        /// The host that was asked for.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+
+    /// The gateway did not answer as it should within the deadline.
+    #[error("the gateway at {url} was not ready after {waited:.1?}: {reason}")]
+    NotReady {
+        /// The gateway's base URL, without credentials.
+        url: String,
+        /// How long it was waited for.
+        waited: Duration,
+        /// The last failure seen.
+        reason: String,
+    },
+
+    /// The gateway answers, but it is not a gateway, or it refuses the request.
+    #[error("{operation} failed: {reason}")]
+    Gateway {
+        /// What was asked of the gateway, as a phrase ("creating a kernel").
+        operation: &'static str,
+        /// What it answered, and what to do about it.
+        reason: String,
+    },
+
+    /// The gateway refuses the token.
+    #[error(
+        "the gateway at {url} refused the token (HTTP status {status}); pass the token it was started with"
+    )]
+    Auth {
+        /// The gateway's base URL, without credentials.
+        url: String,
+        /// 401 or 403.
+        status: u16,
+    },
+
+    /// The gateway knows no kernel of that id.
+    #[error("the gateway has no kernel {kernel_id}; it may have been shut down")]
+    KernelNotFound {
+        /// The kernel that was asked for.
+        kernel_id: String,
+    },
+
+    /// The connection to the kernel broke.
+    #[error("the connection to the kernel was lost: {reason}")]
+    ConnectionLost {
+        /// What was seen of it.
+        reason: String,
+        /// What had arrived of the execution that was cut short, if one was under way.
+        execution: Option<Box<Execution>>,
+    },
+
+    /// The kernel's process ended while it ran code, or was found ended.
+    #[error("the kernel died: {reason}")]
+    KernelDied {
+        /// What was seen of it.
+        reason: String,
+        /// What had arrived of the execution that was cut short, if one was under way.
+        execution: Option<Box<Execution>>,
+    },
+
+    /// An execution took longer than its timeout.
+    #[error("the execution did not end within its timeout of {timeout:.1?}; {}", if *.restarted {
+        "it ignored the interrupt, so the kernel was restarted and its state is gone"
+    } else {
+        "it was interrupted and the kernel's state is kept"
+    })]
+    ExecutionTimeout {
+        /// The limit that was in force.
+        timeout: Duration,
+        /// Whether the kernel had to be restarted.
+        restarted: bool,
+        /// What had arrived until then.
+        execution: Box<Execution>,
+    },
+
+    /// The peer does not speak the protocol.
+    #[error("{0}")]
+    Protocol(String),
+
+    /// A value that is not taken: too large, too deep, or of a kind that is refused.
+    #[error("{0}")]
+    Payload(String),
+
+    /// Used after it was closed.
+    #[error("the session is closed; open a new one")]
+    Closed,
+}

@@ -1,0 +1,5 @@
+//! What came of a piece of code.
+
+/// What came of a piece of code.
+#[derive(Debug)]
+pub struct Execution {}

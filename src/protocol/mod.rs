@@ -1,0 +1,1 @@
+//! The Jupyter messaging protocol, as much of it as running code takes.

@@ -1,0 +1,1 @@
+//! One TLS configuration for the REST client and the websocket.
