@@ -1,5 +1,20 @@
-//! What came of a piece of code.
+//! What came of a piece of code: messages folded into an [`Execution`].
+//!
+//! The messages are hostile data. What is kept of them is bounded by [`Limits`], what is left out is counted.
 
-/// What came of a piece of code.
-#[derive(Debug)]
-pub struct Execution {}
+mod ansi;
+mod display;
+mod event;
+mod failure;
+mod fold;
+mod outcome;
+mod transcript;
+
+pub use crate::protocol::{ReplyStatus, StreamName};
+pub use ansi::strip_ansi;
+pub use display::{DisplayItem, DisplayKind, MimeBundle, MimeValue};
+pub use event::Event;
+pub use failure::ExecutionError;
+pub use fold::{Fold, Limits};
+pub use outcome::{Execution, Omitted};
+pub use transcript::Piece;

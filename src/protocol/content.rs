@@ -168,10 +168,9 @@ impl<'a> Content<'a> {
             "stream" => stream(content),
             "display_data" => Self::DisplayData(display(content)),
             "update_display_data" => Self::UpdateDisplayData(display(content)),
-            "execute_result" => Self::ExecuteResult {
-                display: display(content),
-                execution_count: execution_count(content),
-            },
+            "execute_result" => {
+                Self::ExecuteResult { display: display(content), execution_count: execution_count(content) }
+            }
             "error" => Self::Error(error(content)),
             "execute_reply" => execute_reply(content),
             "status" => Self::Status { execution_state: execution_state(content) },

@@ -31,7 +31,7 @@ pub(super) fn members<const N: usize>(json: &Bytes, names: [&str; N]) -> [Option
         parse(json, Members(&names))
             .map(|found| found.map(|raw| raw.map(|raw| json.slice_ref(raw.get().as_bytes()))))
     };
-    read(json).or_else(|_| read(&repair(json))).unwrap_or_else(|_| [const { None }; N])
+    read(json).or_else(|_| read(&repair(json))).unwrap_or([const { None }; N])
 }
 
 struct Members<'n, const N: usize>(&'n [&'n str; N]);
@@ -116,7 +116,8 @@ pub(super) fn lines(json: &Bytes, limit: usize) -> (Vec<String>, usize) {
     }
     let read = |json: &[u8]| {
         let (head, tail, count) = parse(json, Lines(limit / 2))?;
-        let lines: Vec<_> = head.into_iter().chain(tail).filter_map(|raw| text(raw.get().as_bytes())).collect();
+        let lines: Vec<_> =
+            head.into_iter().chain(tail).filter_map(|raw| text(raw.get().as_bytes())).collect();
         let omitted = count.saturating_sub(limit / 2 * 2);
         Ok::<_, serde_json::Error>((lines, omitted))
     };
@@ -177,8 +178,7 @@ pub(crate) fn text_prefix(json: &[u8], limit: usize) -> Option<String> {
         // A pair of surrogates is cut between its halves at worst; the repair makes a U+FFFD of the first.
         let step = match (json[position], json.get(position + 1)) {
             (b'\\', Some(b'u')) => 6,
-            (b'\\', _) => 2,
-            (0xc0..=0xdf, _) => 2,
+            (b'\\' | 0xc0..=0xdf, _) => 2,
             (0xe0..=0xef, _) => 3,
             (0xf0..=0xff, _) => 4,
             _ => 1,

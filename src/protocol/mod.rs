@@ -12,8 +12,8 @@ mod request;
 mod wire;
 
 pub use content::{Content, Display, ErrorContent, ExecutionState, ReplyStatus, StreamName};
-pub(crate) use json::{is_shallow, text, text_prefix};
 pub use header::{ChannelName, Header};
+pub(crate) use json::{is_shallow, text, text_prefix};
 pub use message::Message;
 pub use request::{ExecuteRequest, InputReply, encode_request};
 pub use wire::{Frame, Subprotocol, V1_NAME};

@@ -108,7 +108,8 @@ fn split_v1(frame: &Bytes) -> Result<Parts> {
         return Err(malformed("it claims more parts than it has room for"));
     }
     let offsets = rest.as_chunks::<8>().0[..count].iter();
-    let mut offsets = offsets.map(|offset| usize::try_from(u64::from_le_bytes(*offset)).unwrap_or(usize::MAX));
+    let mut offsets =
+        offsets.map(|offset| usize::try_from(u64::from_le_bytes(*offset)).unwrap_or(usize::MAX));
     let mut start = offsets.next().ok_or_else(|| malformed("it has no parts"))?;
     if start < 8 * (1 + count) {
         return Err(malformed("its first part lies within its offsets"));

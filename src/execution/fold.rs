@@ -1,0 +1,231 @@
+//! Messages folded, one by one, into what came of the code.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::display::{DisplayItem, DisplayKind};
+use super::event::Event;
+use super::failure::ExecutionError;
+use super::outcome::{Execution, Omitted};
+use super::transcript::Transcript;
+use crate::protocol::{
+    ChannelName, Content, Display, ErrorContent, ExecutionState, Message, ReplyStatus, StreamName,
+};
+
+/// An exception's text is kept to this length even where the results have used up their limit.
+const LEAST_ERROR_BYTES: usize = 64 * 1024;
+/// How many items of one display id follow its updates.
+const MAX_ITEMS_OF_ONE_ID: usize = 1000;
+
+/// How much is kept of an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of standard output and standard error together; each change between them counts for four.
+    /// 64 MiB by default. Beyond it the head and the tail are kept, and the middle is counted.
+    pub output_bytes: usize,
+    /// Bytes of results and of the exception together. 256 MiB by default. Beyond it, no more than the beginning
+    /// of a result's plain text is kept.
+    pub result_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { output_bytes: 64 << 20, result_bytes: 256 << 20 }
+    }
+}
+
+/// The state of one execution while its messages arrive.
+#[derive(Debug)]
+pub struct Fold {
+    limits: Limits,
+    transcript: Transcript,
+    results: Vec<DisplayItem>,
+    /// Where in `results` the items of a display id are.
+    displayed: HashMap<String, Vec<usize>>,
+    /// What the results and the exception take of their limit.
+    kept_bytes: usize,
+    error: Option<ExecutionError>,
+    execution_count: Option<u64>,
+    status: Option<ReplyStatus>,
+    is_idle: bool,
+    omitted: Omitted,
+}
+
+impl Fold {
+    /// An execution of which nothing has arrived.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            transcript: Transcript::new(limits.output_bytes),
+            results: Vec::new(),
+            displayed: HashMap::new(),
+            kept_bytes: 0,
+            error: None,
+            execution_count: None,
+            status: None,
+            is_idle: false,
+            omitted: Omitted::default(),
+        }
+    }
+
+    /// Takes one message whose parent is this execution; `observe` sees what it tells, before it is stored.
+    ///
+    /// A message on another channel than its type belongs to changes nothing.
+    pub fn push(&mut self, message: &Message, observe: &mut dyn FnMut(Event<'_>)) {
+        match (message.channel, Content::decode(message)) {
+            (ChannelName::Iopub, content) => self.push_output(message, content, observe),
+            (ChannelName::Shell, Content::ExecuteReply { status, execution_count, error }) => {
+                self.push_reply(status, execution_count, error, observe);
+            }
+            (ChannelName::Stdin, Content::InputRequest { prompt, password }) => {
+                observe(Event::InputRequest { prompt: &prompt, password });
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the `execute_reply` and the idle status have both arrived, in whichever order.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.status.is_some() && self.is_idle
+    }
+
+    /// Whether the `execute_reply` has arrived.
+    #[must_use]
+    pub const fn replied(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// Gives what came of the code, or what has come of it until now.
+    #[must_use]
+    pub fn finish(mut self, duration: Duration) -> Execution {
+        self.transcript.seal();
+        self.omitted.stdout_bytes = self.transcript.omitted(StreamName::Stdout);
+        self.omitted.stderr_bytes = self.transcript.omitted(StreamName::Stderr);
+        Execution {
+            complete: self.is_complete(),
+            transcript: self.transcript,
+            results: self.results,
+            error: self.error,
+            execution_count: self.execution_count,
+            status: self.status,
+            duration,
+            omitted: self.omitted,
+        }
+    }
+
+    fn push_output(&mut self, message: &Message, content: Content<'_>, observe: &mut dyn FnMut(Event<'_>)) {
+        match content {
+            Content::Stream { name, text } => {
+                observe(Event::Output { stream: name, text: &text });
+                self.transcript.push(name, &text);
+            }
+            Content::DisplayData(display) => {
+                self.push_item(DisplayKind::DisplayData, display, message, observe);
+            }
+            Content::ExecuteResult { display, execution_count } => {
+                self.execution_count = self.execution_count.or(execution_count);
+                self.push_item(DisplayKind::ExecuteResult, display, message, observe);
+            }
+            Content::UpdateDisplayData(display) => self.update_items(display, message, observe),
+            Content::Error(error) => self.push_error(error, observe),
+            Content::Status { execution_state: ExecutionState::Idle } => self.is_idle = true,
+            Content::ClearOutput { wait } => observe(Event::ClearOutput { wait }),
+            Content::ExecuteInput { execution_count } => {
+                self.execution_count = self.execution_count.or(execution_count);
+            }
+            Content::Status { .. }
+            | Content::ExecuteReply { .. }
+            | Content::InputRequest { .. }
+            | Content::Other => {}
+        }
+    }
+
+    fn push_reply(
+        &mut self,
+        status: ReplyStatus,
+        execution_count: Option<u64>,
+        error: ErrorContent,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) {
+        if self.replied() {
+            return;
+        }
+        self.status = Some(status);
+        self.execution_count = execution_count.or(self.execution_count);
+        match status {
+            ReplyStatus::Ok => {}
+            ReplyStatus::Error => self.push_error(error, observe),
+            ReplyStatus::Aborted => self.take_error(ExecutionError::aborted(), observe),
+        }
+    }
+
+    fn push_error(&mut self, error: ErrorContent, observe: &mut dyn FnMut(Event<'_>)) {
+        if self.error.is_none() {
+            let limit = self.remaining_bytes().max(LEAST_ERROR_BYTES);
+            self.take_error(ExecutionError::new(error, limit), observe);
+        }
+    }
+
+    /// The first of the two messages that tell the error counts: the kernel sends it twice.
+    fn take_error(&mut self, error: ExecutionError, observe: &mut dyn FnMut(Event<'_>)) {
+        if self.error.is_none() {
+            observe(Event::Error(&error));
+            self.kept_bytes = self.kept_bytes.saturating_add(error.size());
+            self.error = Some(error);
+        }
+    }
+
+    fn push_item(
+        &mut self,
+        kind: DisplayKind,
+        display: Display,
+        message: &Message,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) {
+        let mut item = DisplayItem::new(kind, display, message, self.limits.result_bytes);
+        observe(Event::Result(&item));
+        let fits = item.size() <= self.remaining_bytes();
+        if !fits {
+            item = item.into_cut(self.remaining_bytes());
+        }
+        if !fits || !item.omitted.is_empty() {
+            self.omitted.add(&item);
+        }
+        if item.size() > self.remaining_bytes() {
+            return;
+        }
+        self.kept_bytes += item.size();
+        if let Some(id) = &item.display_id {
+            self.displayed.entry(id.clone()).or_default().push(self.results.len());
+        }
+        self.results.push(item);
+    }
+
+    fn update_items(&mut self, display: Display, message: &Message, observe: &mut dyn FnMut(Event<'_>)) {
+        let id = display.display_id.clone().unwrap_or_default();
+        let update = DisplayItem::new(DisplayKind::DisplayData, display, message, self.limits.result_bytes);
+        observe(Event::UpdatedResult(&update));
+        let Some(indexes) = self.displayed.get(&id) else { return };
+        let indexes = &indexes[..indexes.len().min(MAX_ITEMS_OF_ONE_ID)];
+        let freed: usize = indexes.iter().map(|index| self.results[*index].size()).sum();
+        let needed = update.size().saturating_mul(indexes.len());
+        let others = self.kept_bytes.saturating_sub(freed);
+        if needed > self.limits.result_bytes.saturating_sub(others) {
+            self.omitted.add(&update.into_cut(0));
+            return;
+        }
+        if !update.omitted.is_empty() {
+            self.omitted.add(&update);
+        }
+        for index in indexes {
+            self.results[*index].update(&update);
+        }
+        self.kept_bytes = others + needed;
+    }
+
+    fn remaining_bytes(&self) -> usize {
+        self.limits.result_bytes.saturating_sub(self.kept_bytes)
+    }
+}
