@@ -1,0 +1,271 @@
+//! The REST calls to a gateway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Unread, excerpt};
+use super::endpoint::Endpoint;
+use super::failure::Failure;
+use super::kernel::{KernelInfo, KernelSpecs, KernelSpecsAnswer, is_valid_id};
+use super::readiness::Backoff;
+use super::resolve::SystemResolver;
+use crate::{Error, Result, tls};
+
+/// How long a call may take that only reads or signals.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a call may take that starts or ends a kernel's process.
+const PROCESS_CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often the start of a kernel is attempted before its failure is believed.
+const CREATE_ATTEMPTS: u32 = 5;
+
+/// A client for one gateway; a clone shares its connections.
+///
+/// Proxies are taken from the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`) and never asked
+/// for a host on the loopback interface. Redirects are not followed.
+#[derive(Clone, Debug)]
+pub struct GatewayClient {
+    endpoint: Arc<Endpoint>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    http: reqwest::Client,
+}
+
+impl GatewayClient {
+    /// Makes a client; nothing is sent yet. `extra_ca_pem` is trusted besides the platform's roots, and is not
+    /// looked at for an `http://` endpoint.
+    pub fn new(endpoint: Endpoint, extra_ca_pem: Option<&[u8]>) -> Result<Self> {
+        let tls = endpoint.is_tls().then(|| tls::client_config(extra_ca_pem)).transpose()?;
+        let config = match &tls {
+            Some(config) => rustls::ClientConfig::clone(config),
+            None => tls::without_roots()?,
+        };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .dns_resolver(SystemResolver)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("sandkernel/", env!("CARGO_PKG_VERSION")))
+            .referer(false)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(2)
+            .pool_idle_timeout(Duration::from_secs(30));
+        if endpoint.is_loopback() {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| {
+            Error::Configuration(format!("the HTTP client can't be set up: {}", error.without_url()))
+        })?;
+        Ok(Self { endpoint: Arc::new(endpoint), tls, http })
+    }
+
+    /// Where the gateway is.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The TLS configuration, for the websocket to share; `None` for an `http://` endpoint.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
+        self.tls.clone()
+    }
+
+    /// The kinds of kernel that the gateway can start.
+    pub async fn kernel_specs(&self) -> Result<KernelSpecs> {
+        self.fetch_kernel_specs("listing the kernelspecs", CALL_LIMIT).await.map_err(|failure| failure.error)
+    }
+
+    /// Starts a kernel of the kernelspec `name`, or of the gateway's default.
+    ///
+    /// A busy gateway fails to start a kernel now and then, so an answer of 404, 500, 502 or 503 is retried for
+    /// a few seconds. A lost answer is not: the kernel may have been started.
+    pub async fn create_kernel(&self, name: Option<&str>) -> Result<KernelInfo> {
+        const OPERATION: &str = "creating a kernel";
+        let body = name.map_or_else(|| json!({}), |name| json!({ "name": name }));
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1), 2.0);
+        let mut attempt = 1;
+        loop {
+            let answer = self
+                .send(OPERATION, Method::POST, &["api", "kernels"], Some(&body), PROCESS_CALL_LIMIT)
+                .await
+                .map_err(|failure| failure.error)?;
+            if matches!(answer.status.as_u16(), 404 | 500 | 502 | 503) {
+                // Not before the first failure: a kernel that starts costs one request.
+                if let Some(name) = name.filter(|_| attempt == 1) {
+                    self.check_kernel_spec(OPERATION, name).await?;
+                }
+                if attempt < CREATE_ATTEMPTS {
+                    attempt += 1;
+                    tokio::time::sleep(backoff.next_delay()).await;
+                    continue;
+                }
+            }
+            return self.parse(OPERATION, &answer);
+        }
+    }
+
+    /// The kernel of that id, or [`Error::KernelNotFound`].
+    pub async fn get_kernel(&self, id: &str) -> Result<KernelInfo> {
+        const OPERATION: &str = "looking up a kernel";
+        let answer = self.call(OPERATION, Method::GET, id, None, CALL_LIMIT).await?;
+        self.parse(OPERATION, &answer)
+    }
+
+    /// All kernels. A kernel gateway refuses this unless it was started with `KG_LIST_KERNELS=True`.
+    pub async fn list_kernels(&self) -> Result<Vec<KernelInfo>> {
+        const OPERATION: &str = "listing the kernels";
+        let answer = self
+            .send(OPERATION, Method::GET, &["api", "kernels"], None, CALL_LIMIT)
+            .await
+            .map_err(|failure| failure.error)?;
+        if answer.status == StatusCode::FORBIDDEN {
+            let said = answer.describe(&self.endpoint);
+            let reason = format!("{said}; a kernel gateway lists them only with KG_LIST_KERNELS=True");
+            return Err(Error::Gateway { operation: OPERATION, reason });
+        }
+        self.parse(OPERATION, &answer)
+    }
+
+    /// Sends the kernel an interrupt: its code sees a `KeyboardInterrupt`.
+    pub async fn interrupt_kernel(&self, id: &str) -> Result<()> {
+        const OPERATION: &str = "interrupting a kernel";
+        let answer = self.call(OPERATION, Method::POST, id, Some("interrupt"), CALL_LIMIT).await?;
+        self.expect_success(OPERATION, &answer)
+    }
+
+    /// Ends the kernel's process and starts another one under the same id.
+    pub async fn restart_kernel(&self, id: &str) -> Result<()> {
+        const OPERATION: &str = "restarting a kernel";
+        let answer = self.call(OPERATION, Method::POST, id, Some("restart"), PROCESS_CALL_LIMIT).await?;
+        self.expect_success(OPERATION, &answer)
+    }
+
+    /// Ends the kernel. A kernel that is not there has been ended.
+    pub async fn delete_kernel(&self, id: &str) -> Result<()> {
+        const OPERATION: &str = "shutting a kernel down";
+        match self.call(OPERATION, Method::DELETE, id, None, PROCESS_CALL_LIMIT).await {
+            Ok(answer) => self.expect_success(OPERATION, &answer),
+            Err(Error::KernelNotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One call about one kernel.
+    async fn call(
+        &self,
+        operation: &'static str,
+        method: Method,
+        id: &str,
+        action: Option<&str>,
+        limit: Duration,
+    ) -> Result<Answer> {
+        let not_found = || Error::KernelNotFound { kernel_id: excerpt(&self.endpoint, id) };
+        if !is_valid_id(id) {
+            return Err(not_found());
+        }
+        let mut path = vec!["api", "kernels", id];
+        path.extend(action);
+        let answer =
+            self.send(operation, method, &path, None, limit).await.map_err(|failure| failure.error)?;
+        if answer.status == StatusCode::NOT_FOUND { Err(not_found()) } else { Ok(answer) }
+    }
+
+    /// The kernelspecs, which only one who has the token is told.
+    pub(super) async fn fetch_kernel_specs(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+    ) -> Result<KernelSpecs, Failure> {
+        let answer = self.send(operation, Method::GET, &["api", "kernelspecs"], None, limit).await?;
+        match self.parse::<KernelSpecsAnswer>(operation, &answer) {
+            Ok(specs) => Ok(specs.into()),
+            Err(error) if is_passing(answer.status) => Err(Failure::passing(error)),
+            Err(error) => Err(Failure::lasting(error)),
+        }
+    }
+
+    async fn check_kernel_spec(&self, operation: &'static str, name: &str) -> Result<()> {
+        // Whatever else is wrong, the next attempt says so.
+        let Ok(specs) = self.kernel_specs().await else { return Ok(()) };
+        if specs.names.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let known = excerpt(&self.endpoint, &specs.names.join(", "));
+        Err(Error::Gateway {
+            operation,
+            reason: format!(
+                "there is no kernelspec {}; the gateway has: {known}",
+                excerpt(&self.endpoint, name)
+            ),
+        })
+    }
+
+    /// Sends one request and reads its answer; redirects and a refused token are failures already here.
+    async fn send(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Answer, Failure> {
+        let mut request = self.http.request(method, self.endpoint.rest(path)).timeout(limit);
+        if let Some(authorization) = self.endpoint.authorization() {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = match request.send().await {
+            Ok(response) => Answer::read(response).await,
+            Err(error) => Err(Unread::Broken(error)),
+        };
+        let answer = answer.map_err(|unread| Failure::unread(&self.endpoint, operation, limit, unread))?;
+        match answer.status {
+            status if status.is_redirection() => Err(Failure::redirect(&self.endpoint, operation, &answer)),
+            // A 403 to these two is about what the gateway allows: not to list kernels, or not more of them.
+            StatusCode::FORBIDDEN if path == ["api", "kernels"] => Ok(answer),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(Failure::lasting(Error::Auth {
+                    url: self.endpoint.url().to_string(),
+                    status: status.as_u16(),
+                }))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, operation: &'static str, answer: &Answer) -> Result<T> {
+        self.expect_success(operation, answer)?;
+        answer.json().ok_or_else(|| Error::Gateway {
+            operation,
+            reason: format!(
+                "the server answers, but is no Jupyter gateway ({}); check the URL and its base path",
+                answer.describe(&self.endpoint)
+            ),
+        })
+    }
+
+    fn expect_success(&self, operation: &'static str, answer: &Answer) -> Result<()> {
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let hint =
+            if answer.status == StatusCode::NOT_FOUND { "; check the URL and its base path" } else { "" };
+        Err(Error::Gateway { operation, reason: format!("{}{hint}", answer.describe(&self.endpoint)) })
+    }
+}
+
+/// Whether a server that is still coming up may answer so.
+///
+/// A 404 is among them, though a wrong base path gives it too: the fronts of tunnels and clusters answer it
+/// until they know the way to a server that boots. Who waits in vain is told of the base path.
+fn is_passing(status: StatusCode) -> bool {
+    // 424 is JupyterHub's for a server that is not running (yet); 425 and 429 ask for patience.
+    status.is_server_error() || matches!(status.as_u16(), 404 | 408 | 424 | 425 | 429)
+}
