@@ -3,6 +3,7 @@
 //! An error that the user's code raises is data ([`crate::execution::Execution::error`]); everything here is
 //! about the machinery underneath. No message holds a token.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::execution::Execution;
@@ -37,7 +38,7 @@ pub enum Error {
     },
 
     /// The gateway did not answer as it should within the deadline.
-    #[error("the gateway at {url} was not ready after {waited:.1?}: {reason}")]
+    #[error("the gateway at {url} was not ready after {}: {reason}", Seconds(*.waited))]
     NotReady {
         /// The gateway's base URL, without credentials.
         url: String,
@@ -93,7 +94,7 @@ pub enum Error {
     },
 
     /// An execution took longer than its timeout.
-    #[error("the execution did not end within its timeout of {timeout:.1?}; {}", if *.restarted {
+    #[error("the execution did not end within its timeout of {}; {}", Seconds(*.timeout), if *.restarted {
         "it ignored the interrupt, so the kernel was restarted and its state is gone"
     } else {
         "it was interrupted and the kernel's state is kept"
@@ -118,4 +119,32 @@ pub enum Error {
     /// Used after it was closed.
     #[error("the session is closed; open a new one")]
     Closed,
+}
+
+/// A duration as a person would say it.
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        if seconds >= 10.0 {
+            write!(formatter, "{seconds:.0} s")
+        } else {
+            // Two places, and no zeros at the end of them.
+            let digits = format!("{seconds:.2}");
+            write!(formatter, "{} s", digits.trim_end_matches('0').trim_end_matches('.'))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let said =
+            [0.5, 2.0, 0.05, 61.4].map(|seconds| Seconds(Duration::from_secs_f64(seconds)).to_string());
+        assert_eq!(said, ["0.5 s", "2 s", "0.05 s", "61 s"]);
+    }
 }

@@ -1,1 +1,104 @@
-"""Runs the code of agents in real Jupyter kernels."""
+"""Runs the code of agents in real Jupyter kernels.
+
+For smolagents: `LocalExecutor`, `GatewayExecutor` and `ModalExecutor`, to be given as `CodeAgent(executor=...)`.
+For any other framework: `Session`, which runs code on any Jupyter gateway and gives an `Execution`.
+
+Nothing is imported before it is used: `import sandkernel` is a matter of milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandkernel._sandkernel import (
+        ClearOutput,
+        Execution,
+        ExecutionError,
+        ExecutionStream,
+        Output,
+        Result,
+        Skipped,
+        __version__,
+    )
+    from sandkernel.exceptions import (
+        AuthError,
+        BootError,
+        CertificateError,
+        ClosedError,
+        ConfigurationError,
+        ConnectionLost,
+        ExecutionTimeout,
+        ForkError,
+        GatewayError,
+        InterruptedExecutionError,
+        KernelDied,
+        KernelNotFoundError,
+        PackageInstallError,
+        PayloadError,
+        ProtocolError,
+        SandkernelError,
+        UnresolvableError,
+    )
+    from sandkernel.session import Session
+
+__all__ = [
+    "AuthError",
+    "BootError",
+    "CertificateError",
+    "ClearOutput",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectionLost",
+    "Execution",
+    "ExecutionError",
+    "ExecutionStream",
+    "ExecutionTimeout",
+    "ForkError",
+    "GatewayError",
+    "InterruptedExecutionError",
+    "KernelDied",
+    "KernelNotFoundError",
+    "Output",
+    "PackageInstallError",
+    "PayloadError",
+    "ProtocolError",
+    "Result",
+    "SandkernelError",
+    "Session",
+    "Skipped",
+    "UnresolvableError",
+    "__version__",
+]
+
+_MODULES = {
+    "sandkernel._sandkernel": (
+        "ClearOutput",
+        "Execution",
+        "ExecutionError",
+        "ExecutionStream",
+        "Output",
+        "Result",
+        "Skipped",
+        "__version__",
+    ),
+    "sandkernel.session": ("Session",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULE_OF:
+        module = _MODULE_OF[name]
+    elif name in __all__:
+        module = "sandkernel.exceptions"
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

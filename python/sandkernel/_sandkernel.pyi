@@ -1,0 +1,215 @@
+"""The extension module. Its public classes are exported by `sandkernel`; `Session` there wraps the one here."""
+
+from collections.abc import Awaitable
+from typing import Any, Literal, TypeAlias, final
+
+from typing_extensions import Self
+
+from sandkernel.session import Arguments
+
+__version__: str
+
+@final
+class Session:
+    @staticmethod
+    def connect(arguments: Arguments) -> Session: ...
+    @staticmethod
+    def aconnect(arguments: Arguments) -> Awaitable[Session]: ...
+    @property
+    def kernel_id(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def run(self, code: str, timeout: float | None, silent: bool, store_history: bool) -> Execution: ...
+    def arun(
+        self, code: str, timeout: float | None, silent: bool, store_history: bool
+    ) -> Awaitable[Execution]: ...
+    def stream(
+        self, code: str, timeout: float | None, silent: bool, store_history: bool
+    ) -> ExecutionStream: ...
+    def interrupt(self) -> None: ...
+    def ainterrupt(self) -> Awaitable[None]: ...
+    def restart(self) -> None: ...
+    def arestart(self) -> Awaitable[None]: ...
+    def close(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
+
+@final
+class Execution:
+    """What came of a piece of code: its output, its results, and the exception that ended it, if one did.
+
+    What is kept is bounded (`max_output_bytes`, `max_result_bytes` of the session): past the bound the head and the
+    tail of the output are kept, and a line in between says how much was left out.
+    """
+
+    @property
+    def stdout(self) -> str:
+        """What was written to standard output. Made anew at each access: keep it if it is large."""
+
+    @property
+    def stderr(self) -> str:
+        """What was written to standard error."""
+
+    @property
+    def logs(self) -> str:
+        """What was written to both, in order of arrival."""
+
+    @property
+    def results(self) -> list[Result]:
+        """The value of the last expression and what was displayed, in order of arrival."""
+
+    @property
+    def text(self) -> str | None:
+        """The value of the last expression as text, as a console would show it; `None` where there is none."""
+
+    @property
+    def error(self) -> ExecutionError | None:
+        """The exception that ended the code; `None` where none did."""
+
+    @property
+    def execution_count(self) -> int | None:
+        """The number that the kernel gave the execution; `None` where it gave none."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the request to the end."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything arrived; `False` for what an `InterruptedExecutionError` carries."""
+
+    @property
+    def omitted_output_bytes(self) -> int:
+        """How much of stdout and stderr was left out, in bytes of UTF-8."""
+
+    @property
+    def omitted_results(self) -> int:
+        """How many results, or updates of one, were left out or cut."""
+
+@final
+class Result:
+    """A result, or something displayed: one thing in several formats."""
+
+    @property
+    def kind(self) -> Literal["execute_result", "display_data"]:
+        """Whether it is the value of the last expression, or was displayed."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The MIME bundle: a string for text and for base64, otherwise what the JSON says."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the kernel says about the formats."""
+
+    @property
+    def display_id(self) -> str | None:
+        """By what later updates refer to it; they have been applied here."""
+
+    @property
+    def buffers(self) -> list[bytes]:
+        """The binary attachments of the message."""
+
+    @property
+    def text(self) -> str | None:
+        """`text/plain`."""
+
+    @property
+    def html(self) -> str | None:
+        """`text/html`."""
+
+    @property
+    def markdown(self) -> str | None:
+        """`text/markdown`."""
+
+    @property
+    def latex(self) -> str | None:
+        """`text/latex`."""
+
+    @property
+    def svg(self) -> str | None:
+        """`image/svg+xml`."""
+
+    @property
+    def png(self) -> bytes | None:
+        """`image/png`, decoded from base64.
+
+        Raises:
+            binascii.Error: It is not base64.
+        """
+
+    @property
+    def jpeg(self) -> bytes | None:
+        """`image/jpeg`, decoded from base64.
+
+        Raises:
+            binascii.Error: It is not base64.
+        """
+
+    @property
+    def json(self) -> Any:
+        """`application/json`."""
+
+@final
+class ExecutionError:
+    """The exception that ended the code: data, since it is the code's."""
+
+    @property
+    def name(self) -> str:
+        """The exception's type, such as `ZeroDivisionError`; `ExecutionAborted` where the kernel ran nothing."""
+
+    @property
+    def value(self) -> str:
+        """The exception's text, without ANSI escape sequences."""
+
+    @property
+    def traceback(self) -> list[str]:
+        """The traceback's entries, each of one or more lines, without ANSI escape sequences."""
+
+@final
+class Output:
+    """Text that the code wrote."""
+
+    @property
+    def stream(self) -> Literal["stdout", "stderr"]:
+        """Where it was written to."""
+
+    @property
+    def text(self) -> str:
+        """What was written; several writes may have been merged."""
+
+@final
+class ClearOutput:
+    """The code asked for its output so far to be cleared. The execution keeps it all the same."""
+
+    @property
+    def wait(self) -> bool:
+        """Whether only when the next output arrives."""
+
+@final
+class Skipped:
+    """Text that nobody took in time is left out here. The execution has it all the same."""
+
+    @property
+    def bytes(self) -> int:
+        """How much of it, in bytes of UTF-8."""
+
+Event: TypeAlias = Output | Result | ExecutionError | ClearOutput | Skipped
+
+@final
+class ExecutionStream:
+    """An execution under way, as an iterator and as an async iterator over its events."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Event: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[Event]: ...
+    @property
+    def execution(self) -> Execution | None:
+        """The whole of it, once the iteration has ended; until then `None`."""
+
+    def close(self) -> None:
+        """Cancels the execution if it still runs: the kernel is interrupted."""

@@ -1,0 +1,420 @@
+"""A kernel behind a gateway, for any framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from sandkernel import _sandkernel
+from sandkernel.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from sandkernel._sandkernel import Execution, ExecutionStream, Result
+
+__all__ = ["Session"]
+
+MEBIBYTE = 1024 * 1024
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The keyword arguments of `Session.connect`, which documents them."""
+
+    kernel_id: str | None
+    kernel_name: str | None
+    ca_certificates: str | os.PathLike[str] | None
+    connect_timeout: float
+    timeout: float | None
+    interrupt_grace: float
+    dead_peer_timeout: float
+    max_output_bytes: int
+    max_result_bytes: int
+
+
+class Arguments(TypedDict):
+    """What the extension module takes, all of it given."""
+
+    url: str
+    token: str | None
+    kernel_id: str | None
+    kernel_name: str | None
+    extra_ca_pem: bytes | None
+    connect_timeout: float
+    timeout: float
+    interrupt_grace: float
+    dead_peer_timeout: float
+    max_output_bytes: int
+    max_result_bytes: int
+
+
+def _arguments(
+    url: str,
+    token: str | None = None,
+    *,
+    kernel_id: str | None = None,
+    kernel_name: str | None = None,
+    ca_certificates: str | os.PathLike[str] | None = None,
+    connect_timeout: float = 60.0,
+    timeout: float | None = None,
+    interrupt_grace: float = 5.0,
+    dead_peer_timeout: float = 15.0,
+    max_output_bytes: int = 64 * MEBIBYTE,
+    max_result_bytes: int = 256 * MEBIBYTE,
+) -> Arguments:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"the gateway's url must be a string, not {type(url).__name__}")
+    if token is not None and not isinstance(token, str):
+        raise ConfigurationError(f"the gateway's token must be a string, not {type(token).__name__}")
+    extra_ca_pem = None
+    if ca_certificates is not None:
+        try:
+            extra_ca_pem = Path(ca_certificates).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"ca_certificates={str(ca_certificates)!r} can't be read: {error}"
+            ) from error
+    if max_output_bytes < 0 or max_result_bytes < 0:
+        raise ConfigurationError("max_output_bytes and max_result_bytes can't be negative")
+    return {
+        "url": url,
+        "token": token,
+        "kernel_id": kernel_id,
+        "kernel_name": kernel_name,
+        "extra_ca_pem": extra_ca_pem,
+        "connect_timeout": connect_timeout,
+        "timeout": float("inf") if timeout is None else timeout,
+        "interrupt_grace": interrupt_grace,
+        "dead_peer_timeout": dead_peer_timeout,
+        "max_output_bytes": max_output_bytes,
+        "max_result_bytes": max_result_bytes,
+    }
+
+
+def _check_code(code: str) -> None:
+    if not isinstance(code, str):
+        raise ConfigurationError(f"code must be a string, not {type(code).__name__}")
+    try:
+        code.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"code is not valid Unicode: {error}") from None
+
+
+class _Callbacks:
+    """Hands the events of an execution to whom they concern."""
+
+    def __init__(
+        self,
+        on_stdout: Callable[[str], object] | None,
+        on_stderr: Callable[[str], object] | None,
+        on_result: Callable[[Result], object] | None,
+    ) -> None:
+        self._on_stdout = on_stdout
+        self._on_stderr = on_stderr
+        self._on_result = on_result
+        self._failure: Exception | None = None
+
+    def __bool__(self) -> bool:
+        return any((self._on_stdout, self._on_stderr, self._on_result))
+
+    def __call__(self, event: _sandkernel.Event) -> None:
+        if self._failure is not None:
+            return
+        try:
+            if isinstance(event, _sandkernel.Output):
+                callback = self._on_stdout if event.stream == "stdout" else self._on_stderr
+                if callback is not None:
+                    callback(event.text)
+            elif isinstance(event, _sandkernel.Result) and self._on_result is not None:
+                self._on_result(event)
+        except Exception as error:  # noqa: BLE001 raised at the end, when the execution is complete
+            self._failure = error
+
+    def finish(self, stream: ExecutionStream) -> Execution:
+        if self._failure is not None:
+            raise self._failure
+        execution = stream.execution
+        if execution is None:
+            raise AssertionError("a stream that has ended has its execution")
+        return execution
+
+
+class Session:
+    """A kernel, and an open connection to it.
+
+    Executions are served one after the other, in the order in which they were asked for, whichever threads and tasks
+    ask. An error that the code raises is data (`Execution.error`); what breaks underneath raises an error of
+    `sandkernel.exceptions`. Use it as a context manager, or call `close()`; a session that is garbage collected, or
+    open when the interpreter exits, closes by itself.
+
+    In a process forked off its owner a session can't be used: every call raises `ForkError`.
+    """
+
+    __slots__ = ("__weakref__", "_session")
+
+    _session: _sandkernel.Session
+
+    def __init__(self) -> None:
+        raise TypeError("open a session with Session.connect(url, token) or await Session.aconnect(url, token)")
+
+    @classmethod
+    def _wrap(cls, session: _sandkernel.Session) -> Self:
+        self = cls.__new__(cls)
+        self._session = session
+        return self
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        token: str | None = None,
+        *,
+        kernel_id: str | None = None,
+        kernel_name: str | None = None,
+        ca_certificates: str | os.PathLike[str] | None = None,
+        connect_timeout: float = 60.0,
+        timeout: float | None = None,
+        interrupt_grace: float = 5.0,
+        dead_peer_timeout: float = 15.0,
+        max_output_bytes: int = 64 * MEBIBYTE,
+        max_result_bytes: int = 256 * MEBIBYTE,
+    ) -> Self:
+        """Waits for a gateway to be ready, and opens a session on one of its kernels.
+
+        Args:
+            url: The base URL of a Jupyter kernel gateway or Jupyter server, `http` or `https`. It holds no token.
+            token: The gateway's token, sent as `Authorization: token …`. Default: none.
+            kernel_id: Attach to this kernel, which `close()` then leaves running. Default: a kernel is created,
+                and deleted by `close()`.
+            kernel_name: The kernel spec of a created kernel. Default: the gateway's own default.
+            ca_certificates: A PEM file with root certificates to trust beside the platform's.
+            connect_timeout: Seconds until the gateway must be ready, and then the kernel.
+            timeout: Seconds that an execution may take which names no timeout of its own. Default: no limit.
+            interrupt_grace: Seconds that code may take to end after an interrupt, until the kernel is restarted.
+            dead_peer_timeout: Seconds that the gateway may stay silent, pings included.
+            max_output_bytes: How much text of stdout and stderr an `Execution` keeps; past it the middle is left
+                out and counted.
+            max_result_bytes: The same for results and tracebacks.
+
+        Raises:
+            ConfigurationError: An argument can't work.
+            BootError: The gateway was not ready in time; `CertificateError`, `UnresolvableError`: it never will be.
+            AuthError: The gateway refuses the token.
+            KernelNotFoundError: It has no kernel `kernel_id`.
+            GatewayError: What answers is no gateway, or it refuses to create a kernel.
+        """
+        return cls._wrap(
+            _sandkernel.Session.connect(
+                _arguments(
+                    url,
+                    token,
+                    kernel_id=kernel_id,
+                    kernel_name=kernel_name,
+                    ca_certificates=ca_certificates,
+                    connect_timeout=connect_timeout,
+                    timeout=timeout,
+                    interrupt_grace=interrupt_grace,
+                    dead_peer_timeout=dead_peer_timeout,
+                    max_output_bytes=max_output_bytes,
+                    max_result_bytes=max_result_bytes,
+                )
+            )
+        )
+
+    @classmethod
+    async def aconnect(cls, url: str, token: str | None = None, **options: Unpack[ConnectOptions]) -> Self:
+        """`connect`, awaited, with the same arguments. Cancelling it leaves no kernel behind."""
+        return cls._wrap(await _sandkernel.Session.aconnect(_arguments(url, token, **options)))
+
+    @property
+    def kernel_id(self) -> str:
+        """The kernel's id on its gateway."""
+        return self._session.kernel_id
+
+    @property
+    def url(self) -> str:
+        """The gateway's base URL. It holds no token."""
+        return self._session.url
+
+    @property
+    def generation(self) -> int:
+        """A number that changes whenever the kernel's state was found lost: it was restarted, or it died."""
+        return self._session.generation
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was closed."""
+        return self._session.closed
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        on_result: Callable[[Result], object] | None = None,
+    ) -> Execution:
+        """Runs code to its end.
+
+        Ctrl-C interrupts the kernel too.
+
+        Args:
+            code: Python, or whatever the kernel speaks.
+            timeout: Seconds that it may take. Then it is interrupted, and if that does not help within
+                `interrupt_grace`, the kernel is restarted. Default: the session's; `math.inf`: no limit.
+            silent: Run it without results, history or execution count.
+            store_history: Whether it enters the kernel's history, and counts.
+            on_stdout: Called with text as it is written to standard output, in this thread.
+            on_stderr: The same for standard error.
+            on_result: Called with each result as it is displayed.
+
+        Raises:
+            ConfigurationError: `code` is not a string, or `timeout` is not above 0.
+            ExecutionTimeout: It took longer than its timeout.
+            KernelDied: The kernel's process ended.
+            ConnectionLost: The connection to the kernel broke.
+            ClosedError: The session is closed, or was closed meanwhile.
+            ForkError: The session belongs to another process.
+            Exception: What a callback raised, once the execution has ended.
+        """
+        _check_code(code)
+        callbacks = _Callbacks(on_stdout, on_stderr, on_result)
+        if not callbacks:
+            return self._session.run(code, timeout, silent, store_history)
+        stream = self._session.stream(code, timeout, silent, store_history)
+        for event in stream:
+            callbacks(event)
+        return callbacks.finish(stream)
+
+    async def arun(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        on_result: Callable[[Result], object] | None = None,
+    ) -> Execution:
+        """`run`, awaited; the callbacks are called in the event loop. Cancelling it interrupts the kernel."""
+        _check_code(code)
+        callbacks = _Callbacks(on_stdout, on_stderr, on_result)
+        if not callbacks:
+            return await self._session.arun(code, timeout, silent, store_history)
+        stream = self._session.stream(code, timeout, silent, store_history)
+        try:
+            async for event in stream:
+                callbacks(event)
+        finally:
+            stream.close()
+        return callbacks.finish(stream)
+
+    def stream(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+    ) -> ExecutionStream:
+        """Runs code, and iterates over what happens while it runs.
+
+        The code runs whether or not somebody looks; events that nobody takes are kept up to `max_output_bytes`, then
+        a `Skipped` stands for the rest, and the execution at the end has everything all the same.
+
+        Args:
+            code: As for `run`.
+            timeout: As for `run`.
+            silent: As for `run`.
+            store_history: As for `run`.
+
+        Returns:
+            An iterator over `Output`, `Result`, `ExecutionError`, `ClearOutput` and `Skipped`, which has the
+            `.execution` when it has ended. Closing or dropping it earlier interrupts the kernel. Iterating raises as
+            `run` does.
+        """
+        _check_code(code)
+        return self._session.stream(code, timeout, silent, store_history)
+
+    def astream(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+    ) -> ExecutionStream:
+        """`stream`, for `async for`."""
+        _check_code(code)
+        return self._session.stream(code, timeout, silent, store_history)
+
+    def interrupt(self) -> None:
+        """Interrupts whatever the kernel runs: there it looks like Ctrl-C.
+
+        Raises:
+            GatewayError: The gateway refuses.
+            KernelNotFoundError: The kernel is gone.
+        """
+        self._session.interrupt()
+
+    async def ainterrupt(self) -> None:
+        """`interrupt`, awaited."""
+        await self._session.ainterrupt()
+
+    def restart(self) -> None:
+        """Restarts the kernel: its state is gone, and an execution under way ends with `KernelDied`.
+
+        Raises:
+            GatewayError: The gateway refuses.
+            KernelNotFoundError: The kernel is gone.
+        """
+        self._session.restart()
+
+    async def arestart(self) -> None:
+        """`restart`, awaited."""
+        await self._session.arestart()
+
+    def close(self) -> None:
+        """Closes the connection, and deletes the kernel if it was created here. A second call does nothing.
+
+        An execution under way ends with `ClosedError`.
+        """
+        self._session.close()
+
+    async def aclose(self) -> None:
+        """`close`, awaited."""
+        await self._session.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = " (closed)" if self.closed else ""
+        return f"<Session of kernel {self.kernel_id} at {self.url}{state}>"

@@ -1,0 +1,176 @@
+//! Frames in and out of one websocket, and whether the peer is still there.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Bytes, Message as WebSocketMessage};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::quick_ack::QuickAck;
+use crate::error::Seconds;
+use crate::protocol::{Frame, Message, Subprotocol};
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<QuickAck>>;
+
+/// When a silent peer is asked whether it is there, and when it is taken for dead.
+#[derive(Debug, Clone, Copy)]
+pub struct Keepalive {
+    /// How long a peer may stay silent, pings included, until the connection counts as lost.
+    pub dead_after: Duration,
+}
+
+impl Keepalive {
+    /// How often the silence is looked at: a black hole is noticed at most this much late.
+    fn tick(self) -> Duration {
+        (self.dead_after / 6).max(Duration::from_millis(5))
+    }
+
+    /// At least two pings go out before the peer is given up.
+    fn ping_every(self) -> Duration {
+        self.dead_after / 3
+    }
+
+    /// How long a peer has for its answer. Only a peer that was asked is ever given up: silence alone may be our
+    /// own, of a machine that slept or of an owner that was busy elsewhere.
+    fn answer_within(self) -> Duration {
+        self.dead_after / 2
+    }
+}
+
+/// A peer that sends this many frames in a row which are no messages is no gateway.
+const MOST_MALFORMED: usize = 100;
+
+/// An open websocket to a kernel.
+///
+/// It does nothing by itself: whoever owns it has to be in [`Connection::next`] most of the time, which is also
+/// what answers the peer's pings.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    subprotocol: Subprotocol,
+    keepalive: Keepalive,
+    /// Ticks without a timer of its own for each message: a deadline moved at every message would cost more than
+    /// the message.
+    ticks: Interval,
+    last_heard: Instant,
+    /// How many of the last frames were no messages.
+    malformed: usize,
+    /// The first and the last ping since the peer was heard.
+    asked: Option<(Instant, Instant)>,
+}
+
+impl Connection {
+    pub(super) fn new(socket: Socket, subprotocol: Subprotocol, keepalive: Keepalive) -> Self {
+        let now = Instant::now();
+        let mut ticks = interval_at(now + keepalive.tick(), keepalive.tick());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { socket, subprotocol, keepalive, ticks, last_heard: now, malformed: 0, asked: None }
+    }
+
+    /// The subprotocol that was agreed on.
+    #[must_use]
+    pub fn subprotocol(&self) -> Subprotocol {
+        self.subprotocol
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is lost.
+    pub async fn send(&mut self, frame: Frame) -> Result<(), String> {
+        let message = match frame {
+            Frame::Text(text) => WebSocketMessage::Text(
+                text.try_into().map_err(|error| format!("a text frame is not UTF-8: {error}"))?,
+            ),
+            Frame::Binary(bytes) => WebSocketMessage::Binary(bytes),
+        };
+        self.write(message).await
+    }
+
+    /// The next message. May be dropped and called again without losing anything.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is lost.
+    pub async fn next(&mut self) -> Result<Message, String> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                received = self.socket.next() => {
+                    self.last_heard = Instant::now();
+                    self.asked = None;
+                    match received {
+                        Some(Ok(WebSocketMessage::Binary(bytes))) => Frame::Binary(bytes),
+                        Some(Ok(WebSocketMessage::Text(text))) => Frame::Text(text.into()),
+                        Some(Ok(WebSocketMessage::Close(frame))) => return Err(farewell(frame.as_ref())),
+                        // The websocket library answers pings by itself, at the next read or write.
+                        Some(Ok(_)) => continue,
+                        Some(Err(error)) => return Err(error.to_string()),
+                        None => return Err(farewell(None)),
+                    }
+                }
+                _ = self.ticks.tick() => {
+                    self.check_peer().await?;
+                    continue;
+                }
+            };
+            match Message::decode(self.subprotocol, &frame) {
+                Ok(message) => {
+                    self.malformed = 0;
+                    return Ok(message);
+                }
+                // One odd frame is no reason to lose the others.
+                Err(_) if self.malformed < MOST_MALFORMED => self.malformed += 1,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Pings a silent peer, and gives up one that does not answer.
+    async fn check_peer(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        let silent_for = now.duration_since(self.last_heard);
+        match self.asked {
+            Some((first, _))
+                if silent_for >= self.keepalive.dead_after
+                    && now.duration_since(first) >= self.keepalive.answer_within() =>
+            {
+                Err(format!("nothing was heard of the gateway for {}", Seconds(silent_for)))
+            }
+            Some((_, last)) if now.duration_since(last) < self.keepalive.ping_every() => Ok(()),
+            None if silent_for < self.keepalive.tick() => Ok(()),
+            asked => {
+                self.asked = Some((asked.map_or(now, |(first, _)| first), now));
+                self.write(WebSocketMessage::Ping(Bytes::new())).await
+            }
+        }
+    }
+
+    async fn write(&mut self, message: WebSocketMessage) -> Result<(), String> {
+        match timeout(self.keepalive.dead_after, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the peer took no data for {}", Seconds(self.keepalive.dead_after))),
+        }
+    }
+
+    /// Says goodbye; a peer that does not answer within `patience` is left.
+    pub async fn close(mut self, patience: Duration) {
+        let _ = timeout(patience, self.socket.close(None)).await;
+    }
+}
+
+fn farewell(frame: Option<&CloseFrame>) -> String {
+    match frame {
+        Some(frame) if !frame.reason.is_empty() => {
+            // The peer's words, without control characters and not too many of them.
+            let reason = frame.reason.chars().filter(|character| !character.is_control()).take(200);
+            format!("the gateway closed it: {}", reason.collect::<String>())
+        }
+        Some(frame) => format!("the gateway closed it with code {}", frame.code),
+        None => "the gateway closed it".to_owned(),
+    }
+}

@@ -1,0 +1,14 @@
+//! One websocket to one kernel.
+//!
+//! # Layout
+//!
+//! - `connect`: TCP, TLS and the upgrade, with the errors of each told apart.
+//! - `quick_ack`: the TCP stream underneath, which acknowledges at once.
+//! - `connection`: frames in and out, and whether the peer is still there.
+
+mod connect;
+mod connection;
+mod quick_ack;
+
+pub use connect::{Target, connect};
+pub use connection::{Connection, Keepalive};

@@ -1,0 +1,54 @@
+//! What a session can be told.
+
+use std::time::Duration;
+
+use crate::execution::Limits;
+
+/// How a session treats its kernel. The defaults suit an agent.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Attach to this kernel; without it a kernel is created, and deleted when the session closes.
+    pub kernel_id: Option<String>,
+    /// The kernel spec of a created kernel; without it the gateway's default.
+    pub kernel_name: Option<String>,
+    /// More root certificates, in PEM, beside the platform's.
+    pub extra_ca_pem: Option<Vec<u8>>,
+    /// How long the gateway may take until it is ready, and then the kernel.
+    pub connect_timeout: Duration,
+    /// The timeout of an execution that names none; without it, none.
+    pub timeout: Option<Duration>,
+    /// How long code may take to end after an interrupt until the kernel is restarted.
+    pub interrupt_grace: Duration,
+    /// How long the gateway may stay silent, pings included.
+    pub dead_peer_timeout: Duration,
+    /// How much of an execution is kept.
+    pub limits: Limits,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            kernel_id: None,
+            kernel_name: None,
+            extra_ca_pem: None,
+            connect_timeout: Duration::from_secs(60),
+            timeout: None,
+            interrupt_grace: Duration::from_secs(5),
+            dead_peer_timeout: Duration::from_secs(15),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How one piece of code is run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOptions {
+    /// How long it may take; `None`: as long as it likes.
+    pub timeout: Option<Duration>,
+    /// Whether the kernel shall neither count nor announce it.
+    pub silent: bool,
+    /// Whether it goes into the kernel's history.
+    pub store_history: bool,
+    /// Whether its events are wanted while it runs.
+    pub observe: bool,
+}

@@ -1,0 +1,240 @@
+//! `Session`: thin sync and async twins over the core's futures.
+
+use std::mem;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::execution::Execution;
+use super::mailbox::await_in_loop;
+use super::stream::ExecutionStream;
+use super::wait::wait;
+use super::{errors, runtime, seconds};
+use crate::config::{RunOptions, SessionConfig};
+use crate::execution::Limits;
+use crate::gateway::Endpoint;
+use crate::session;
+
+/// A session of the core, and the process that owns it. `sandkernel.Session` is the public face.
+#[pyclass(module = "sandkernel._sandkernel", frozen)]
+pub(super) struct Session {
+    process_id: u32,
+    /// What takes it out of those that are closed at exit; `None` where that has happened.
+    key: Mutex<Option<u64>>,
+    session: Option<session::Session>,
+}
+
+impl Session {
+    fn new(session: session::Session) -> PyResult<Self> {
+        let key = runtime::register(session.clone())?;
+        Ok(Self { process_id: std::process::id(), key: Mutex::new(Some(key)), session: Some(session) })
+    }
+
+    fn session(&self) -> PyResult<&session::Session> {
+        if self.process_id != std::process::id() {
+            return Err(errors::forked("session"));
+        }
+        self.session.as_ref().ok_or_else(|| errors::closed("the session is closed; open a new one"))
+    }
+
+    fn unregister(&self) {
+        if let Some(key) = self.key.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime::unregister(key);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.process_id == std::process::id() {
+            self.unregister();
+        } else {
+            // What it would wake lives in the parent.
+            mem::forget(self.session.take());
+        }
+    }
+}
+
+/// The arguments of `connect`, as the core takes them.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Arguments {
+    url: String,
+    token: Option<String>,
+    kernel_id: Option<String>,
+    kernel_name: Option<String>,
+    extra_ca_pem: Option<Vec<u8>>,
+    connect_timeout: f64,
+    timeout: f64,
+    interrupt_grace: f64,
+    dead_peer_timeout: f64,
+    max_output_bytes: usize,
+    max_result_bytes: usize,
+}
+
+impl Arguments {
+    fn check(self) -> PyResult<(String, Option<String>, SessionConfig)> {
+        let finite = |name: &str, value: f64| {
+            seconds(name, value)?
+                .ok_or_else(|| errors::configuration(format!("{name} must be a finite number of seconds")))
+        };
+        let config = SessionConfig {
+            kernel_id: self.kernel_id,
+            kernel_name: self.kernel_name,
+            extra_ca_pem: self.extra_ca_pem,
+            connect_timeout: finite("connect_timeout", self.connect_timeout)?,
+            timeout: seconds("timeout", self.timeout)?,
+            interrupt_grace: finite("interrupt_grace", self.interrupt_grace)?,
+            dead_peer_timeout: finite("dead_peer_timeout", self.dead_peer_timeout)?,
+            limits: Limits { output_bytes: self.max_output_bytes, result_bytes: self.max_result_bytes },
+        };
+        Ok((self.url, self.token, config))
+    }
+}
+
+#[pymethods]
+impl Session {
+    #[staticmethod]
+    fn connect(py: Python<'_>, arguments: Arguments) -> PyResult<Self> {
+        let (url, token, config) = arguments.check()?;
+        Self::new(wait(py, async move {
+            session::Session::open(Endpoint::new(&url, token.as_deref())?, config).await
+        })?)
+    }
+
+    #[staticmethod]
+    fn aconnect(py: Python<'_>, arguments: Arguments) -> PyResult<Bound<'_, PyAny>> {
+        let (url, token, config) = arguments.check()?;
+        let opening =
+            async move { session::Session::open(Endpoint::new(&url, token.as_deref())?, config).await };
+        await_in_loop(py, opening, |py, session| Ok(Py::new(py, Self::new(session)?)?.into_any()))
+    }
+
+    // These read what the session keeps: they work in a forked child too, so that a `repr` never fails.
+    #[getter]
+    fn kernel_id(&self) -> &str {
+        self.session.as_ref().map_or("", session::Session::kernel_id)
+    }
+
+    #[getter]
+    fn url(&self) -> &str {
+        self.session.as_ref().map_or("", session::Session::url)
+    }
+
+    #[getter]
+    fn generation(&self) -> u64 {
+        self.session.as_ref().map_or(0, session::Session::generation)
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.session.as_ref().is_none_or(session::Session::is_closed)
+    }
+
+    #[pyo3(signature = (code, timeout, silent, store_history))]
+    fn run(
+        &self,
+        py: Python<'_>,
+        code: String,
+        timeout: Option<f64>,
+        silent: bool,
+        store_history: bool,
+    ) -> PyResult<Execution> {
+        let session = self.session()?;
+        let options = options(session, timeout, silent, store_history, false)?;
+        wait(py, session.run(code, options)).map(Execution::from)
+    }
+
+    #[pyo3(signature = (code, timeout, silent, store_history))]
+    fn arun<'py>(
+        &self,
+        py: Python<'py>,
+        code: String,
+        timeout: Option<f64>,
+        silent: bool,
+        store_history: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let session = self.session()?;
+        let options = options(session, timeout, silent, store_history, false)?;
+        // Started right here, so that calls are served in the order they were made.
+        let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
+        let finishing = async move {
+            let mut running = running;
+            running.finish().await
+        };
+        await_in_loop(py, finishing, |py, execution| Ok(Py::new(py, Execution::from(execution))?.into_any()))
+    }
+
+    #[pyo3(signature = (code, timeout, silent, store_history))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        code: String,
+        timeout: Option<f64>,
+        silent: bool,
+        store_history: bool,
+    ) -> PyResult<ExecutionStream> {
+        let session = self.session()?;
+        let options = options(session, timeout, silent, store_history, true)?;
+        let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
+        Ok(ExecutionStream::new(running))
+    }
+
+    fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
+        let session = self.session()?;
+        wait(py, session.interrupt())
+    }
+
+    fn ainterrupt<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let session = self.session()?.clone();
+        await_in_loop(py, async move { session.interrupt().await }, |py, ()| Ok(py.None()))
+    }
+
+    fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        let session = self.session()?;
+        wait(py, session.restart())
+    }
+
+    fn arestart<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let session = self.session()?.clone();
+        await_in_loop(py, async move { session.restart().await }, |py, ()| Ok(py.None()))
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let session = self.session()?;
+        wait(py, async {
+            session.close().await;
+            Ok(())
+        })?;
+        self.unregister();
+        Ok(())
+    }
+
+    fn aclose<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let session = slf.get().session()?.clone();
+        let closing = async move {
+            session.close().await;
+            Ok(())
+        };
+        let this = slf.clone().unbind();
+        await_in_loop(slf.py(), closing, move |py, ()| {
+            this.get().unregister();
+            Ok(py.None())
+        })
+    }
+}
+
+fn options(
+    session: &session::Session,
+    timeout: Option<f64>,
+    silent: bool,
+    store_history: bool,
+    observe: bool,
+) -> PyResult<RunOptions> {
+    let timeout: Option<Duration> = match timeout {
+        Some(timeout) => seconds("timeout", timeout)?,
+        None => session.config().timeout,
+    };
+    Ok(RunOptions { timeout, silent, store_history, observe })
+}

@@ -1,0 +1,56 @@
+//! A future awaited by a thread that must notice signals.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::{errors, runtime};
+
+/// How long a signal, Ctrl-C above all, may go unnoticed.
+const SIGNALS_EVERY: Duration = Duration::from_millis(100);
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future with the GIL released, and raises what a signal handler raises meanwhile; the future is
+/// dropped then.
+///
+/// The future is polled right here rather than by `Runtime::block_on`: signal handlers are Python code that may well
+/// close a session, and one `block_on` inside another panics.
+pub(super) fn wait<T: Send>(
+    py: Python<'_>,
+    future: impl Future<Output = crate::Result<T>> + Send,
+) -> PyResult<T> {
+    let runtime = runtime::handle()?;
+    let outcome: PyResult<crate::Result<T>> = py.detach(move || {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut check_at = Instant::now() + SIGNALS_EVERY;
+        loop {
+            {
+                let _runtime = runtime.enter();
+                if let Poll::Ready(outcome) = future.as_mut().poll(&mut context) {
+                    return Ok(outcome);
+                }
+            }
+            let now = Instant::now();
+            if now >= check_at {
+                Python::attach(|py| py.check_signals())?;
+                check_at = Instant::now() + SIGNALS_EVERY;
+            } else {
+                thread::park_timeout(check_at - now);
+            }
+        }
+    });
+    outcome?.map_err(|error| errors::exception(py, error))
+}

@@ -1,0 +1,180 @@
+//! A kernel that runs code: the gateway's REST side, one websocket, and the folding of messages, put together.
+//!
+//! # Layout
+//!
+//! - `open`: from an endpoint to a kernel with an open websocket.
+//! - `worker`: the one task that owns the websocket and serves requests in the order they were made.
+//! - `execute`: one piece of code, from its request to its [`Execution`].
+//! - `stop`: how running code is ended: interrupt, then restart.
+//! - `events`: what is seen of an execution while it runs.
+
+mod events;
+mod execute;
+mod open;
+mod stop;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use events::StreamEvent;
+
+use crate::config::{RunOptions, SessionConfig};
+use crate::execution::Execution;
+use crate::gateway::{Endpoint, GatewayClient};
+use crate::{Error, Result};
+use events::EventReceiver;
+use worker::{Control, Job};
+
+/// A kernel, and the connection to it.
+///
+/// It can be used from many tasks at once: executions are served one after the other, in the order of
+/// [`Session::start`]. When the last handle goes (a [`Running`] counts as one), the session closes.
+#[derive(Debug, Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+    jobs: mpsc::UnboundedSender<Job>,
+    controls: mpsc::UnboundedSender<Control>,
+}
+
+/// What the session and its worker both look at.
+#[derive(Debug)]
+struct Shared {
+    gateway: GatewayClient,
+    config: SessionConfig,
+    kernel_id: String,
+    /// Whether the kernel was created here, and so is deleted here.
+    owned: bool,
+    /// Counts how often the kernel's state was found lost.
+    generation: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// An execution under way. Dropping it cancels the execution: the kernel is interrupted, and what was asked for
+/// after it waits until that has worked.
+#[derive(Debug)]
+pub struct Running {
+    done: oneshot::Receiver<Result<Execution>>,
+    events: Option<EventReceiver>,
+    /// Keeps the session open as long as somebody waits for this execution.
+    _session: Session,
+    cancel: CancellationToken,
+}
+
+impl Session {
+    /// Waits until the gateway is ready, creates or finds the kernel, and connects to it. Must be called on a
+    /// tokio runtime, which serves the session from then on.
+    pub async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Self> {
+        open::open(endpoint, config).await
+    }
+
+    /// The kernel's id on its gateway.
+    #[must_use]
+    pub fn kernel_id(&self) -> &str {
+        &self.shared.kernel_id
+    }
+
+    /// The gateway's base URL, without credentials.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.shared.gateway.endpoint().url().as_str()
+    }
+
+    /// The timeout of an execution that names none.
+    #[must_use]
+    pub fn config(&self) -> &SessionConfig {
+        &self.shared.config
+    }
+
+    /// A number that changes whenever the kernel's state was found lost: it was restarted, or it died.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether the session was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Asks for an execution, which begins when those asked for earlier have ended.
+    pub fn start(&self, code: String, options: RunOptions) -> Result<Running> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (done, receiver) = oneshot::channel();
+        let cancel = CancellationToken::new();
+        let (sender, events) = if options.observe {
+            let (sender, events) = events::channel(self.shared.config.limits.output_bytes);
+            (Some(sender), Some(events))
+        } else {
+            (None, None)
+        };
+        let job = Job { code, options, cancel: cancel.clone(), events: sender, done };
+        self.jobs.send(job).map_err(|_| Error::Closed)?;
+        Ok(Running { done: receiver, events, _session: self.clone(), cancel })
+    }
+
+    /// Runs code to its end.
+    pub async fn run(&self, code: String, options: RunOptions) -> Result<Execution> {
+        self.start(code, options)?.finish().await
+    }
+
+    /// Interrupts whatever the kernel runs, as Ctrl-C would.
+    pub async fn interrupt(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        self.shared.gateway.interrupt_kernel(&self.shared.kernel_id).await
+    }
+
+    /// Restarts the kernel: its state is gone, and an execution under way ends with [`Error::KernelDied`].
+    pub async fn restart(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (done, receiver) = oneshot::channel();
+        self.controls.send(Control::Restart(done)).map_err(|_| Error::Closed)?;
+        receiver.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Closes the connection, ends what is under way with [`Error::Closed`], and deletes the kernel if it was
+    /// created here. A second call does nothing.
+    pub async fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        let (done, receiver) = oneshot::channel();
+        if self.controls.send(Control::Close(done)).is_ok() {
+            // The sender is dropped unused where another call was first.
+            let _ = receiver.await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Running {
+    /// What cancels the execution without dropping its handle.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// What is seen next of the execution; `None` when it has ended, or when it is not observed.
+    pub async fn next_event(&mut self) -> Option<StreamEvent> {
+        self.events.as_mut()?.next().await
+    }
+
+    /// Waits for the end. Events not taken are dropped; the [`Execution`] has everything.
+    pub async fn finish(&mut self) -> Result<Execution> {
+        self.events = None;
+        (&mut self.done).await.unwrap_or(Err(Error::Closed))
+    }
+}

@@ -1,0 +1,88 @@
+//! From an endpoint to a kernel with an open websocket.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::worker::Worker;
+use super::{Session, Shared};
+use crate::config::SessionConfig;
+use crate::gateway::{Endpoint, GatewayClient};
+use crate::{Error, Result};
+
+/// How long the deletion of a kernel may take: it also happens on the way out of everything else.
+pub(super) const DELETE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A kernel that is deleted when nobody takes it over, so that no way out of [`open`] leaves one behind.
+struct CreatedKernel {
+    gateway: GatewayClient,
+    kernel_id: Option<String>,
+}
+
+impl CreatedKernel {
+    fn take_over(mut self) -> String {
+        self.kernel_id.take().unwrap_or_default()
+    }
+}
+
+impl Drop for CreatedKernel {
+    fn drop(&mut self) {
+        let Some(kernel_id) = self.kernel_id.take() else { return };
+        let gateway = self.gateway.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = timeout(DELETE_WITHIN, gateway.delete_kernel(&kernel_id)).await;
+            });
+        }
+    }
+}
+
+pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Session> {
+    let gateway = GatewayClient::new(endpoint, config.extra_ca_pem.as_deref())?;
+    gateway.wait_until_ready(config.connect_timeout).await?;
+    let (kernel_id, created) = match &config.kernel_id {
+        Some(kernel_id) => (gateway.get_kernel(kernel_id).await?.id, None),
+        None => {
+            let created = create_kernel(&gateway, config.kernel_name.clone(), config.connect_timeout).await?;
+            (created.kernel_id.clone().unwrap_or_default(), Some(created))
+        }
+    };
+    let shared = Arc::new(Shared {
+        gateway,
+        config,
+        kernel_id,
+        owned: created.is_some(),
+        generation: AtomicU64::new(0),
+        closed: AtomicBool::new(false),
+    });
+    let (jobs, job_queue) = mpsc::unbounded_channel();
+    let (controls, control_queue) = mpsc::unbounded_channel();
+    let mut worker = Worker::new(Arc::clone(&shared), job_queue, control_queue);
+    worker.connect().await?;
+    created.map(CreatedKernel::take_over);
+    tokio::spawn(worker.serve());
+    Ok(Session { shared, jobs, controls })
+}
+
+/// Creates a kernel in a task of its own: a caller that stops waiting while the request is in flight would
+/// otherwise leave a kernel behind whose id nobody knows.
+async fn create_kernel(
+    gateway: &GatewayClient,
+    name: Option<String>,
+    patience: Duration,
+) -> Result<CreatedKernel> {
+    let gateway = gateway.clone();
+    let creation = tokio::spawn(async move {
+        let kernel = timeout(patience, gateway.create_kernel(name.as_deref())).await.map_err(|_| {
+            Error::Gateway {
+                operation: "creating a kernel",
+                reason: format!("the gateway did not answer within {patience:.1?}"),
+            }
+        })??;
+        Ok(CreatedKernel { gateway, kernel_id: Some(kernel.id) })
+    });
+    creation.await.unwrap_or(Err(Error::Closed))
+}
