@@ -5,14 +5,21 @@
 //! - [`protocol`]: bytes to messages and back; pure, no I/O.
 //! - [`execution`]: messages folded into an [`execution::Execution`]; pure, no I/O.
 //! - [`gateway`]: the REST side: readiness, and the life of kernels.
-//! - [`channel`]: one websocket to one kernel, owned by one task.
-//! - [`session`]: the five above put together.
+//! - [`channel`]: one websocket to one kernel.
+//! - [`session`]: the four above put together, by the one task that owns the websocket.
 //! - `python`: the extension module, the only place that knows of Python.
 
+#![warn(clippy::unwrap_used)]
+
+pub mod channel;
+pub mod config;
 pub mod error;
 pub mod execution;
 pub mod gateway;
 pub mod protocol;
+#[cfg(feature = "python")]
+mod python;
+pub mod session;
 pub mod tls;
 
 pub use error::{Error, Result};

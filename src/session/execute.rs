@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::stop::Stopped;
 use super::worker::{Control, Job, Worker, death_notice};
-use crate::channel::Incoming;
 use crate::execution::Fold;
 use crate::protocol::{ChannelName, ExecuteRequest, Message, encode_request};
 use crate::{Error, Result};
@@ -55,27 +54,37 @@ impl Worker {
         if job.cancel.is_cancelled() {
             return None;
         }
-        if let Err(error) = self.connect().await {
-            let _ = job.done.send(Err(error));
-            return None;
-        }
+        let subprotocol = match self.connect().await {
+            Ok(connection) => connection.subprotocol(),
+            Err(error) => {
+                let _ = job.done.send(Err(error));
+                return None;
+            }
+        };
         let (msg_id, session_id) = self.next_message_id();
         let content = ExecuteRequest {
-            code: &job.code,
             silent: job.options.silent,
             store_history: job.options.store_history,
-            allow_stdin: false,
-            stop_on_error: true,
+            ..ExecuteRequest::new(&job.code)
         };
-        let subprotocol = self.connection.as_ref().map(crate::channel::Connection::subprotocol).unwrap_or_default();
-        let frame =
-            encode_request(subprotocol, ChannelName::Shell, "execute_request", &msg_id, session_id, &content, &[]);
-        let mut asked = Asked {
-            job: &job,
-            msg_id,
-            fold: Fold::new(self.shared.config.limits.clone()),
-            started: Instant::now(),
+        let frame = encode_request(
+            subprotocol,
+            ChannelName::Shell,
+            "execute_request",
+            &msg_id,
+            session_id,
+            &content,
+            &[],
+        );
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                let _ = job.done.send(Err(error));
+                return None;
+            }
         };
+        let mut asked =
+            Asked { job: &job, msg_id, fold: Fold::new(self.shared.config.limits), started: Instant::now() };
         let end = match self.connection.as_mut() {
             Some(connection) => match connection.send(frame).await {
                 Ok(()) => self.attend(&mut asked).await,
@@ -120,7 +129,7 @@ impl Worker {
                 incoming = connection.next() => incoming,
             };
             match incoming {
-                Incoming::Message(message) => {
+                Ok(message) => {
                     if let Some(reason) = death_notice(&message) {
                         return End::Died(reason.to_owned());
                     }
@@ -129,8 +138,7 @@ impl Worker {
                         return End::Complete;
                     }
                 }
-                Incoming::Malformed => {}
-                Incoming::Lost(reason) => return End::Lost(reason),
+                Err(reason) => return End::Lost(reason),
             }
         }
     }
@@ -170,8 +178,7 @@ impl Worker {
                 Err(Error::ConnectionLost { reason, execution: Some(Box::new(execution)) })
             }
             End::Died(reason) => {
-                self.state_is_lost();
-                self.connection = None;
+                self.kernel_was_replaced();
                 Err(Error::KernelDied { reason, execution: Some(Box::new(execution)) })
             }
             End::RestartAsked(done) => {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::worker::Worker;
 use super::{Session, Shared};
 use crate::config::SessionConfig;
+use crate::error::Seconds;
 use crate::gateway::{Endpoint, GatewayClient};
 use crate::{Error, Result};
 
@@ -43,12 +44,11 @@ impl Drop for CreatedKernel {
 pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Session> {
     let gateway = GatewayClient::new(endpoint, config.extra_ca_pem.as_deref())?;
     gateway.wait_until_ready(config.connect_timeout).await?;
-    let (kernel_id, created) = match &config.kernel_id {
-        Some(kernel_id) => (gateway.get_kernel(kernel_id).await?.id, None),
-        None => {
-            let created = create_kernel(&gateway, config.kernel_name.clone(), config.connect_timeout).await?;
-            (created.kernel_id.clone().unwrap_or_default(), Some(created))
-        }
+    let (kernel_id, created) = if let Some(kernel_id) = &config.kernel_id {
+        (gateway.get_kernel(kernel_id).await?.id, None)
+    } else {
+        let created = create_kernel(&gateway, config.kernel_name.clone(), config.connect_timeout).await?;
+        (created.kernel_id.clone().unwrap_or_default(), Some(created))
     };
     let shared = Arc::new(Shared {
         gateway,
@@ -79,7 +79,7 @@ async fn create_kernel(
         let kernel = timeout(patience, gateway.create_kernel(name.as_deref())).await.map_err(|_| {
             Error::Gateway {
                 operation: "creating a kernel",
-                reason: format!("the gateway did not answer within {patience:.1?}"),
+                reason: format!("the gateway did not answer within {}", Seconds(patience)),
             }
         })??;
         Ok(CreatedKernel { gateway, kernel_id: Some(kernel.id) })

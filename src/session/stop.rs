@@ -6,7 +6,6 @@ use tokio::time::{sleep, timeout};
 use super::execute::Asked;
 use super::open::DELETE_WITHIN;
 use super::worker::{Control, Worker, death_notice};
-use crate::channel::Incoming;
 
 /// How it went.
 pub(super) enum Stopped {
@@ -59,19 +58,17 @@ impl Worker {
                 incoming = connection.next() => incoming,
             };
             match incoming {
-                Incoming::Message(message) if death_notice(&message).is_some() => {
-                    self.state_is_lost();
-                    self.connection = None;
+                Ok(message) if death_notice(&message).is_some() => {
+                    self.kernel_was_replaced();
                     return Some(Stopped::Restarted);
                 }
-                Incoming::Message(message) => {
+                Ok(message) => {
                     asked.take(&message, self);
                     if asked.fold.is_complete() {
                         return Some(Stopped::Interrupted);
                     }
                 }
-                Incoming::Malformed => {}
-                Incoming::Lost(reason) => {
+                Err(reason) => {
                     self.connection = None;
                     return Some(Stopped::Failed(reason));
                 }
@@ -82,7 +79,8 @@ impl Worker {
     /// Leaves an execution to itself as the session closes: a kernel that is not ours to delete is interrupted.
     pub(super) async fn abandon(&self) {
         if !self.shared.owned {
-            let _ = timeout(DELETE_WITHIN, self.shared.gateway.interrupt_kernel(&self.shared.kernel_id)).await;
+            let _ =
+                timeout(DELETE_WITHIN, self.shared.gateway.interrupt_kernel(&self.shared.kernel_id)).await;
         }
     }
 }

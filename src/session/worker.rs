@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::events::EventSender;
 use super::open::DELETE_WITHIN;
-use crate::channel::{self, Connection, Incoming, Keepalive, Target};
+use crate::channel::{self, Connection, Keepalive, Target};
 use crate::config::RunOptions;
+use crate::error::Seconds;
 use crate::execution::Execution;
-use crate::protocol::{Content, Message};
+use crate::protocol::{Content, ExecutionState, Message};
 use crate::{Error, Result};
 
 /// A piece of code to run, and whom to tell.
@@ -86,7 +87,7 @@ impl Worker {
                         break closer;
                     }
                 }
-                incoming = next_of(&mut self.connection) => self.heard_while_idle(&incoming),
+                incoming = next_of(&mut self.connection) => self.heard_while_idle(incoming),
             }
         };
         self.close().await;
@@ -96,7 +97,7 @@ impl Worker {
     }
 
     /// Opens the websocket if there is none.
-    pub(super) async fn connect(&mut self) -> Result<()> {
+    pub(super) async fn connect(&mut self) -> Result<&mut Connection> {
         if self.connection.is_none() {
             let shared = &self.shared;
             let endpoint = shared.gateway.endpoint();
@@ -116,7 +117,7 @@ impl Worker {
             .await?;
             self.connection = Some(connection);
         }
-        Ok(())
+        self.connection.as_mut().ok_or(Error::Closed)
     }
 
     /// An id for the next message, and the id of the session that sends it.
@@ -127,21 +128,29 @@ impl Worker {
 
     /// Restarts the kernel by way of the gateway.
     pub(super) async fn restart(&mut self) -> Result<()> {
-        // What still is on the way belongs to the kernel that goes: a new session id keeps it from being replayed.
-        self.connection = None;
-        self.session_id = new_session_id();
-        self.state_is_lost();
+        self.kernel_was_replaced();
         let restart = self.shared.gateway.restart_kernel(&self.shared.kernel_id);
         timeout(self.shared.config.connect_timeout, restart).await.map_err(|_| Error::Gateway {
             operation: "restarting the kernel",
-            reason: format!("the gateway did not answer within {:.1?}", self.shared.config.connect_timeout),
+            reason: format!(
+                "the gateway did not answer within {}",
+                Seconds(self.shared.config.connect_timeout)
+            ),
         })?
     }
 
     /// Notes that the kernel is another process than before.
-    pub(super) fn state_is_lost(&mut self) {
+    fn state_is_lost(&mut self) {
         self.kernel_session = None;
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Notes that the gateway has put another kernel in the place of one that died. What the old one said must not
+    /// be replayed.
+    pub(super) fn kernel_was_replaced(&mut self) {
+        self.connection = None;
+        self.session_id = new_session_id();
+        self.state_is_lost();
     }
 
     /// Notes who replied: a kernel that was replaced while nobody listened gives itself away here.
@@ -155,16 +164,11 @@ impl Worker {
         self.kernel_session = Some(kernel_session.to_owned());
     }
 
-    fn heard_while_idle(&mut self, incoming: &Incoming) {
+    fn heard_while_idle(&mut self, incoming: Result<Message, String>) {
         match incoming {
-            Incoming::Message(message) => {
-                if death_notice(message).is_some() {
-                    self.state_is_lost();
-                    self.connection = None;
-                }
-            }
-            Incoming::Malformed => {}
-            Incoming::Lost(_) => self.connection = None,
+            Ok(message) if death_notice(&message).is_none() => {}
+            Ok(_) => self.kernel_was_replaced(),
+            Err(_) => self.connection = None,
         }
     }
 
@@ -178,14 +182,13 @@ impl Worker {
             connection.close(FAREWELL).await;
         }
         if self.shared.owned {
-            let _ =
-                timeout(DELETE_WITHIN, self.shared.gateway.delete_kernel(&self.shared.kernel_id)).await;
+            let _ = timeout(DELETE_WITHIN, self.shared.gateway.delete_kernel(&self.shared.kernel_id)).await;
         }
     }
 }
 
 /// What comes in; forever pending without a connection.
-async fn next_of(connection: &mut Option<Connection>) -> Incoming {
+async fn next_of(connection: &mut Option<Connection>) -> Result<Message, String> {
     match connection {
         Some(connection) => connection.next().await,
         None => std::future::pending().await,
@@ -199,10 +202,10 @@ pub(super) fn death_notice(message: &Message) -> Option<&'static str> {
         return None;
     }
     match Content::decode(message) {
-        Content::Status { execution_state } if execution_state == "restarting" => {
+        Content::Status { execution_state: ExecutionState::Restarting } => {
             Some("its process ended, and the gateway has started a new one")
         }
-        Content::Status { execution_state } if execution_state == "dead" => {
+        Content::Status { execution_state: ExecutionState::Dead } => {
             Some("its process ended, and the gateway could not start a new one")
         }
         _ => None,
