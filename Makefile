@@ -24,8 +24,7 @@ $(VENV)/.dependencies: pyproject.toml | $(BIN)/uv
 	touch $@
 
 $(VENV)/.extension: $(RUST_SOURCES) $(VENV)/.dependencies
-	source $(BIN)/activate && maturin develop --quiet --release --skip-install
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	source $(BIN)/activate && maturin develop --quiet --release --uv
 	touch $@
 
 .PHONY: build

@@ -35,30 +35,30 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
 }
 
 /// An error of no narrower kind.
-pub(super) fn root(message: String) -> PyErr {
+pub(super) fn root(message: &str) -> PyErr {
     by_name("SandkernelError", message)
 }
 
 /// An argument that can't work.
-pub(super) fn configuration(message: String) -> PyErr {
+pub(super) fn configuration(message: &str) -> PyErr {
     by_name("ConfigurationError", message)
 }
 
 /// Something used after its end.
 pub(super) fn closed(message: &str) -> PyErr {
-    by_name("ClosedError", message.to_owned())
+    by_name("ClosedError", message)
 }
 
 /// Something used in a process that was forked off its owner.
 pub(super) fn forked(what: &str) -> PyErr {
     by_name(
         "ForkError",
-        format!("this {what} belongs to another process, of which this one is a fork; open a new one here"),
+        &format!("this {what} belongs to another process, of which this one is a fork; open a new one here"),
     )
 }
 
-fn by_name(name: &str, message: String) -> PyErr {
-    Python::attach(|py| make(py, name, &message).unwrap_or_else(|error| error))
+fn by_name(name: &str, message: &str) -> PyErr {
+    Python::attach(|py| make(py, name, message).unwrap_or_else(|error| error))
 }
 
 fn make(py: Python<'_>, name: &str, message: &str) -> PyResult<PyErr> {

@@ -10,14 +10,14 @@ use crate::session::StreamEvent;
 /// What came of a piece of code.
 #[pyclass(module = "sandkernel._sandkernel", frozen)]
 pub(super) struct Execution {
-    execution: execution::Execution,
+    inner: execution::Execution,
     results: PyOnceLock<Py<PyList>>,
     error: PyOnceLock<Option<Py<ExecutionError>>>,
 }
 
 impl From<execution::Execution> for Execution {
     fn from(execution: execution::Execution) -> Self {
-        Self { execution, results: PyOnceLock::new(), error: PyOnceLock::new() }
+        Self { inner: execution, results: PyOnceLock::new(), error: PyOnceLock::new() }
     }
 }
 
@@ -25,23 +25,23 @@ impl From<execution::Execution> for Execution {
 impl Execution {
     #[getter]
     fn stdout(&self) -> String {
-        self.execution.stdout()
+        self.inner.stdout()
     }
 
     #[getter]
     fn stderr(&self) -> String {
-        self.execution.stderr()
+        self.inner.stderr()
     }
 
     #[getter]
     fn logs(&self) -> String {
-        self.execution.logs()
+        self.inner.logs()
     }
 
     #[getter]
     fn results(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let results = self.results.get_or_try_init(py, || {
-            let results: Vec<_> = self.execution.results.iter().cloned().map(Result::from).collect();
+            let results: Vec<_> = self.inner.results.iter().cloned().map(Result::from).collect();
             PyList::new(py, results).map(Bound::unbind)
         })?;
         Ok(results.clone_ref(py))
@@ -50,44 +50,44 @@ impl Execution {
     #[getter]
     fn error(&self, py: Python<'_>) -> PyResult<Option<Py<ExecutionError>>> {
         let error = self.error.get_or_try_init(py, || {
-            self.execution.error.clone().map(|error| Py::new(py, ExecutionError(error))).transpose()
+            self.inner.error.clone().map(|error| Py::new(py, ExecutionError(error))).transpose()
         })?;
         Ok(error.as_ref().map(|error| error.clone_ref(py)))
     }
 
     #[getter]
     fn execution_count(&self) -> Option<u64> {
-        self.execution.execution_count
+        self.inner.execution_count
     }
 
     #[getter]
     fn duration(&self) -> f64 {
-        self.execution.duration.as_secs_f64()
+        self.inner.duration.as_secs_f64()
     }
 
     #[getter]
     fn complete(&self) -> bool {
-        self.execution.complete
+        self.inner.complete
     }
 
     #[getter]
     fn omitted_output_bytes(&self) -> u64 {
-        self.execution.omitted.stdout_bytes.saturating_add(self.execution.omitted.stderr_bytes)
+        self.inner.omitted.stdout_bytes.saturating_add(self.inner.omitted.stderr_bytes)
     }
 
     #[getter]
     fn omitted_results(&self) -> u64 {
-        self.execution.omitted.results
+        self.inner.omitted.results
     }
 
     #[getter]
     fn text(&self) -> Option<&str> {
         let main = |item: &&DisplayItem| item.kind == DisplayKind::ExecuteResult;
-        self.execution.results.iter().rfind(main)?.data.get("text/plain").map(MimeValue::as_str)
+        self.inner.results.iter().rfind(main)?.data.get("text/plain").map(MimeValue::as_str)
     }
 
     fn __repr__(&self) -> String {
-        let execution = &self.execution;
+        let execution = &self.inner;
         let error = execution.error.as_ref().map_or("None", |error| error.name.as_str());
         format!(
             "<Execution {} results={} error={error} duration={:.3} s{}>",

@@ -142,11 +142,11 @@ fn mailbox_of<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Mailbo
 }
 
 /// An asyncio future, of the running loop, for a future of ours. Cancelling one drops the other.
-pub(super) fn await_in_loop<'py, T, C>(
-    py: Python<'py>,
+pub(super) fn await_in_loop<T, C>(
+    py: Python<'_>,
     future: impl Future<Output = crate::Result<T>> + Send + 'static,
     convert: C,
-) -> PyResult<Bound<'py, PyAny>>
+) -> PyResult<Bound<'_, PyAny>>
 where
     T: Send + 'static,
     C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,

@@ -48,7 +48,7 @@ fn seconds(name: &str, value: f64) -> PyResult<Option<std::time::Duration>> {
     }
     match std::time::Duration::try_from_secs_f64(value) {
         Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
-        _ => Err(errors::configuration(format!(
+        _ => Err(errors::configuration(&format!(
             "{name}={value} is not a number of seconds above 0 (math.inf: no limit)"
         ))),
     }

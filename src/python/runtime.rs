@@ -65,7 +65,9 @@ fn with_owned<T>(action: impl FnOnce(&mut Owned) -> T) -> PyResult<T> {
                 .enable_io()
                 .enable_time()
                 .build()
-                .map_err(|error| errors::root(format!("the threads of the client can't be started: {error}")))?,
+                .map_err(|error| {
+                    errors::root(&format!("the threads of the client can't be started: {error}"))
+                })?,
             sessions: BTreeMap::new(),
             next_key: 0,
         });

@@ -22,20 +22,20 @@ pub(super) struct Session {
     process_id: u32,
     /// What takes it out of those that are closed at exit; `None` where that has happened.
     key: Mutex<Option<u64>>,
-    session: Option<session::Session>,
+    inner: Option<session::Session>,
 }
 
 impl Session {
     fn new(session: session::Session) -> PyResult<Self> {
         let key = runtime::register(session.clone())?;
-        Ok(Self { process_id: std::process::id(), key: Mutex::new(Some(key)), session: Some(session) })
+        Ok(Self { process_id: std::process::id(), key: Mutex::new(Some(key)), inner: Some(session) })
     }
 
     fn session(&self) -> PyResult<&session::Session> {
         if self.process_id != std::process::id() {
             return Err(errors::forked("session"));
         }
-        self.session.as_ref().ok_or_else(|| errors::closed("the session is closed; open a new one"))
+        self.inner.as_ref().ok_or_else(|| errors::closed("the session is closed; open a new one"))
     }
 
     fn unregister(&self) {
@@ -51,7 +51,7 @@ impl Drop for Session {
             self.unregister();
         } else {
             // What it would wake lives in the parent.
-            mem::forget(self.session.take());
+            mem::forget(self.inner.take());
         }
     }
 }
@@ -77,7 +77,7 @@ impl Arguments {
     fn check(self) -> PyResult<(String, Option<String>, SessionConfig)> {
         let finite = |name: &str, value: f64| {
             seconds(name, value)?
-                .ok_or_else(|| errors::configuration(format!("{name} must be a finite number of seconds")))
+                .ok_or_else(|| errors::configuration(&format!("{name} must be a finite number of seconds")))
         };
         let config = SessionConfig {
             kernel_id: self.kernel_id,
@@ -114,22 +114,22 @@ impl Session {
     // These read what the session keeps: they work in a forked child too, so that a `repr` never fails.
     #[getter]
     fn kernel_id(&self) -> &str {
-        self.session.as_ref().map_or("", session::Session::kernel_id)
+        self.inner.as_ref().map_or("", session::Session::kernel_id)
     }
 
     #[getter]
     fn url(&self) -> &str {
-        self.session.as_ref().map_or("", session::Session::url)
+        self.inner.as_ref().map_or("", session::Session::url)
     }
 
     #[getter]
     fn generation(&self) -> u64 {
-        self.session.as_ref().map_or(0, session::Session::generation)
+        self.inner.as_ref().map_or(0, session::Session::generation)
     }
 
     #[getter]
     fn closed(&self) -> bool {
-        self.session.as_ref().is_none_or(session::Session::is_closed)
+        self.inner.as_ref().is_none_or(session::Session::is_closed)
     }
 
     #[pyo3(signature = (code, timeout, silent, store_history))]

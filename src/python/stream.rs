@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::errors;
 use super::execution::{Execution, event};
 use super::mailbox::await_in_loop;
 use super::wait::wait;
-use super::errors;
 use crate::session::{Running, StreamEvent};
 
 /// An execution under way, as an iterator and as an async iterator over its events.

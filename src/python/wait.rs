@@ -45,6 +45,8 @@ pub(super) fn wait<T: Send>(
             }
             let now = Instant::now();
             if now >= check_at {
+                // A path to the method is not general enough over the lifetime.
+                #[allow(clippy::redundant_closure_for_method_calls)]
                 Python::attach(|py| py.check_signals())?;
                 check_at = Instant::now() + SIGNALS_EVERY;
             } else {
