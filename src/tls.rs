@@ -1,5 +1,6 @@
 //! One TLS configuration for the REST client and the websocket.
 
+use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +21,12 @@ struct Origin {
     extra_ca_pem: Option<Vec<u8>>,
 }
 
-/// The configuration made last. Parsing the platform's roots takes milliseconds, and sharing the configuration
+/// How many configurations are kept; a process seldom speaks to gateways of more CAs than this.
+const KEPT: usize = 8;
+
+/// The configurations made last. Parsing the platform's roots takes milliseconds, and sharing a configuration
 /// also shares its TLS sessions, so that the next handshake with the same host is a short one.
-static LAST: Mutex<Option<(Origin, Arc<ClientConfig>)>> = Mutex::new(None);
+static MADE: Mutex<VecDeque<(Origin, Arc<ClientConfig>)>> = Mutex::new(VecDeque::new());
 
 /// The configuration that trusts the platform's roots and, if given, those of `extra_ca_pem`.
 ///
@@ -35,14 +39,13 @@ pub fn client_config(extra_ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>> {
     let origin =
         Origin { roots: ROOTS_VARIABLES.map(env::var_os), extra_ca_pem: extra_ca_pem.map(<[u8]>::to_vec) };
     // Held while the roots are read: of many sessions that start together, one does the work.
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((made_from, config)) = last.as_ref()
-        && *made_from == origin
-    {
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, config)) = made.iter().find(|(made_from, _)| *made_from == origin) {
         return Ok(Arc::clone(config));
     }
     let config = Arc::new(configuration(roots(extra_ca_pem)?)?);
-    *last = Some((origin, Arc::clone(&config)));
+    made.truncate(KEPT - 1);
+    made.push_front((origin, Arc::clone(&config)));
     Ok(config)
 }
 

@@ -1,4 +1,5 @@
 //! The REST client against a real kernel gateway.
+#![allow(clippy::unwrap_used, reason = "every function here is a step of the test")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The REST calls to a gateway.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ const CREATE_ATTEMPTS: u32 = 5;
 ///
 /// Proxies are taken from the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`) and never asked
 /// for a host on the loopback interface. Redirects are not followed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GatewayClient {
     endpoint: Arc<Endpoint>,
     tls: Option<Arc<rustls::ClientConfig>>,
@@ -142,6 +143,10 @@ impl GatewayClient {
     pub async fn restart_kernel(&self, id: &str) -> Result<()> {
         const OPERATION: &str = "restarting a kernel";
         let answer = self.call(OPERATION, Method::POST, id, Some("restart"), PROCESS_CALL_LIMIT).await?;
+        if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
+            // A Jupyter server gives this also for a kernel that it does not know.
+            self.get_kernel(id).await?;
+        }
         self.expect_success(OPERATION, &answer)
     }
 
@@ -258,6 +263,12 @@ impl GatewayClient {
         let hint =
             if answer.status == StatusCode::NOT_FOUND { "; check the URL and its base path" } else { "" };
         Err(Error::Gateway { operation, reason: format!("{}{hint}", answer.describe(&self.endpoint)) })
+    }
+}
+
+impl fmt::Debug for GatewayClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("GatewayClient").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 

@@ -63,7 +63,12 @@ impl Failure {
             return Self::lasting(Error::Certificate { host: endpoint.host().to_owned(), reason });
         }
         let reason = if error.is_timeout() {
-            format!("no answer within {limit:.1?}")
+            let hint = if endpoint.is_tls() {
+                "; if it speaks no TLS, the URL has to begin with http://"
+            } else {
+                ""
+            };
+            format!("no answer within {limit:.1?}{hint}")
         } else {
             excerpt(endpoint, &innermost(error).to_string())
         };

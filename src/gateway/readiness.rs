@@ -22,20 +22,25 @@ impl GatewayClient {
     /// Waits until the gateway answers, with the token accepted, for `timeout` at most.
     ///
     /// Refused and broken connections, silence, a resolver out of reach, and answers that a front gives for a
-    /// server that boots (5xx, 404) are waited out; [`Error::NotReady`] names the last of them. A refused token
+    /// server that boots (5xx, 404) are waited out; [`Error::NotReady`] names the last of them, and
+    /// [`Error::Unresolvable`] stands for it when that was the resolver's. A refused token
     /// ([`Error::Auth`]), a certificate that is not acceptable ([`Error::Certificate`]), a name that does not
     /// exist ([`Error::Unresolvable`]) and a server that is no gateway ([`Error::Gateway`]) fail at once.
     pub async fn wait_until_ready(&self, timeout: Duration) -> Result<()> {
         let started = Instant::now();
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY, GROWTH);
+        let mut last = None;
         loop {
-            let remaining = timeout.saturating_sub(started.elapsed());
-            let limit = remaining.min(ATTEMPT_LIMIT);
+            let attempted = Instant::now();
+            let limit = timeout.saturating_sub(started.elapsed()).min(ATTEMPT_LIMIT);
             let error = match self.fetch_kernel_specs("waiting for the gateway", limit).await {
                 Ok(_) => return Ok(()),
                 Err(failure) if failure.passing => failure.error,
                 Err(failure) => return Err(failure.error),
             };
+            // Of an attempt that the deadline cut short, only that is known: an earlier one tells more.
+            let cut_short = limit < ATTEMPT_LIMIT && attempted.elapsed() >= limit;
+            let error = if cut_short { last.take().unwrap_or(error) } else { error };
             let delay = backoff.next_delay();
             // A last attempt right at the deadline would have no time to succeed.
             if started.elapsed() + delay >= timeout {
@@ -48,6 +53,7 @@ impl GatewayClient {
                     other => other,
                 });
             }
+            last = Some(error);
             tokio::time::sleep(delay).await;
         }
     }
