@@ -1,1 +1,25 @@
-"""Where gateways come from: this machine, one that already runs, Modal."""
+"""Where gateways come from: this machine, one that already runs, Modal.
+
+A sandbox is whatever has an `Endpoint` and can be terminated; nothing here is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from sandkernel.sandboxes.endpoint import Endpoint
+
+__all__ = ["Sandbox"]
+
+
+@runtime_checkable
+class Sandbox(Protocol):
+    """A place with a kernel gateway in it."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """How to reach its gateway."""
+
+    def terminate(self) -> None:
+        """End it, as far as it is ours to end. May be called again, from any thread."""

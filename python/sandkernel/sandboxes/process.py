@@ -1,0 +1,196 @@
+"""The process of a local gateway: started, read from, and taken down with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sandkernel.exceptions import BootError, ClosedError, ForkError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MARKER", "GatewayProcess"]
+
+MARKER = "SANDKERNEL_SANDBOX"
+"""The variable in every kernel's environment that says which sandbox it belongs to."""
+
+BOOTSTRAP = Path(__file__).parent.parent / "bootstrap.py"
+LOG_LIMIT = 1 << 20
+OUTPUT_LIMIT = 64 << 10
+GRACE = 2.0
+
+
+class GatewayProcess:
+    """A process that runs the bootstrap in a session of its own, and the directory that it owns.
+
+    Args:
+        python: The interpreter that has the gateway.
+        root: A directory of ours, removed when the process is terminated.
+    """
+
+    def __init__(self, python: str, root: Path) -> None:
+        self.root = root
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._terminated = False
+        self._output = ""
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._python = python
+
+    @property
+    def process_id(self) -> int:
+        """The gateway's process id; 0 before it was started."""
+        return self._popen.pid if self._popen else 0
+
+    @property
+    def terminated(self) -> bool:
+        """Whether it was taken down."""
+        return self._terminated
+
+    def require_owned(self) -> None:
+        """Raise unless it is there and this process's own.
+
+        Raises:
+            ClosedError: It was terminated.
+            ForkError: It belongs to the process that this one was forked off.
+        """
+        if os.getpid() != self._owner:
+            raise ForkError("a sandbox can't be used in a forked child: make a new one there")
+        if self._terminated:
+            raise ClosedError("the sandbox was terminated: make a new one")
+
+    def start(self, configuration: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        """Start the process and wait for its report.
+
+        Args:
+            configuration: The bootstrap's configuration; the token goes this way, and by stdin, only.
+            deadline: When to give up, in `time.monotonic()` seconds.
+
+        Returns:
+            What the bootstrap reported.
+
+        Raises:
+            BootError: It ended, or did not report in time.
+        """
+        with (self.root / "gateway.log").open("ab") as log:
+            self._popen = subprocess.Popen(
+                [self._python, str(BOOTSTRAP)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self.root,
+                start_new_session=True,
+            )
+        message = {**configuration, "root": str(self.root), "parent": self._owner, "log_limit": LOG_LIMIT}
+        assert self._popen.stdin is not None  # noqa: S101 it is a pipe
+        with contextlib.suppress(BrokenPipeError):
+            self._popen.stdin.write(json.dumps(message).encode() + b"\n")
+            self._popen.stdin.flush()
+        return self._read_report(deadline)
+
+    def _read_report(self, deadline: float) -> dict[str, Any]:
+        assert self._popen is not None  # noqa: S101
+        assert self._popen.stdout is not None  # noqa: S101
+        with self._popen.stdout as pipe:
+            received = b""
+            while not received.endswith(b"\n"):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise BootError("the local gateway was not ready in time: raise boot_timeout")
+                poll = select.poll()
+                poll.register(pipe, select.POLLIN | select.POLLHUP)
+                if poll.poll(remaining * 1000):
+                    piece = os.read(pipe.fileno(), 65536)
+                    if not piece:
+                        break
+                    received += piece
+        try:
+            report = json.loads(received)
+        except ValueError:
+            report = {}
+        if isinstance(report, dict) and isinstance(report.get("port"), int):
+            return report
+        if report.get("missing"):
+            raise BootError(
+                f"the local gateway can't start, {self._python} has no module {report['missing']!r}: "
+                "pip install 'sandkernel[local]'"
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(GRACE)
+        reason = report.get("error") or f"it ended with exit status {self._popen.returncode}"
+        raise BootError(f"the local gateway did not start: {reason}")
+
+    def output(self) -> str:
+        """The last output of the gateway and of what its kernels wrote past their streams: at most 64 KiB."""
+        if not self._terminated:
+            with contextlib.suppress(OSError), (self.root / "gateway.log").open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(0, size - OUTPUT_LIMIT))
+                self._output = log.read(OUTPUT_LIMIT).decode(errors="replace")
+        return self._output
+
+    def terminate(self) -> None:
+        """Take everything down, within some 4 seconds at worst. In a forked child: nothing."""
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            if self._terminated:
+                return
+            if self._popen is not None:
+                self._end(self._popen)
+            self.output()
+            self._terminated = True
+            _remove(self.root)
+
+    def _end(self, popen: subprocess.Popen[bytes]) -> None:
+        """Ask the process to end, then make it; what it left behind goes too."""
+        assert popen.stdin is not None  # noqa: S101
+        with contextlib.suppress(OSError, ValueError):
+            popen.stdin.write(b"\n")
+        with contextlib.suppress(OSError):
+            popen.stdin.close()
+        try:
+            popen.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait()
+        if popen.returncode != 0:
+            _sweep(str(self.root))
+
+
+def _sweep(root: str) -> None:
+    """Kill what a gateway left that could not clean up: what carries its marker in its environment (Linux)."""
+    marker = f"{MARKER}={root}".encode()
+    end = time.monotonic() + GRACE
+    while time.monotonic() < end:
+        found = False
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if marker in environment.read_bytes().split(b"\0"):
+                    os.kill(int(environment.parent.name), signal.SIGKILL)
+                    found = True
+        if not found:
+            return
+        time.sleep(0.01)
+
+
+def _remove(root: Path) -> None:
+    """Remove a directory, also where its directories were made unwritable."""
+
+    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        for directory, _, _ in os.walk(root):
+            with contextlib.suppress(OSError):
+                Path(directory).chmod(0o700)
+        shutil.rmtree(root, ignore_errors=True)
