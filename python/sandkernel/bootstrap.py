@@ -1,23 +1,27 @@
 """Runs a jupyter kernel gateway in this process, tuned, with one kernel already on its way.
 
-A program of its own: it imports nothing of `sandkernel`, and runs as a file or as `python -c <this text>`, on this
-machine or in an image that has no more than `jupyter_kernel_gateway` and `ipykernel`, from Python 3.8 on.
+A program of its own: it imports nothing of `sandkernel`, and runs as a file or as `python -c <this text>`, on
+this machine or in an image that has no more than `jupyter_kernel_gateway` and `ipykernel`, from Python
+3.8 on.
 
-The configuration is one JSON object. It comes as the program's only argument or, without one, as the first line on
-stdin; the token comes in it only by stdin, otherwise from `KG_AUTH_TOKEN`:
+The configuration is one JSON object: the program's only argument or, without one, the first line on stdin.
+The token comes in it only by stdin; otherwise it is `KG_AUTH_TOKEN`, which is then removed:
 
-    token           what clients authenticate with (stdin only)
-    ip, port        where to listen; port 0 takes a free one. Default 127.0.0.1, 0
+    token           what clients authenticate with
+    ip, port        where to listen; port 0 takes a free one. Default: 127.0.0.1, 0
     kernel_id       a kernel to start at once under this id (no secret). Default: none
     kernel_python   the interpreter of the kernels. Default: this one
     environment     variables to set (a string) or remove (null) in the kernels
-    root            a directory of our own: holds work/ and is removed at the end. Default: none, works where it is
-    parent          the process id to end with. Default: 0, none. With it, stdin's end or a line on it ends us too
-    log_limit       bytes: stderr, where it is a file, is emptied when it has grown past that. Default: 0, never
+    root            a directory of our own: has work/, is removed at the end. Default: none, works where it is
+    parent          the process to end with; then stdin's end, or a line on it, ends us too. Default: none
+    log_limit       bytes: stderr, where it is a file, is emptied when it is larger. Default: 0, never
 
-It answers with JSON lines on stdout: `{"port": ..., "process_id": ...}` when it serves, or `{"error": ..., "missing": ...}`.
-What depends on the version of the gateway is guarded: with another version it starts too, only slower.
+The answer is a JSON line on stdout: `{"port": ..., "process_id": ..., "kernel_id": ...}` as soon as it
+serves, or `{"error": ...}`, with `"missing"` where a module is. What depends on the version of the gateway
+is guarded: with another version it starts too, only slower.
 """
+
+from __future__ import annotations
 
 import contextlib
 import importlib
@@ -34,9 +38,15 @@ import tempfile
 import threading
 import time
 import types
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
-MAXIMUM_MESSAGE = 256 * 1024 * 1024
-# Checkers of formats that nothing here has; jsonschema does without them. The first alone takes a second to import.
+Configuration = Dict[str, Any]
+
+MAXIMUM_MESSAGE = 256 << 20
+PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
+# A unix socket's path may be 104 bytes long, on macOS; the end is zmq's.
+LONGEST_ADDRESS = 90
+# For checking formats that nothing here has; jsonschema does without. The first takes a second to import.
 UNUSED_MODULES = (
     "rfc3987_syntax",
     "rfc3987",
@@ -49,90 +59,98 @@ UNUSED_MODULES = (
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def read_configuration():
+def read_configuration() -> Configuration:
+    """The configuration and in it, wherever it came from, the token."""
+    token = os.environ.pop("KG_AUTH_TOKEN", "")
     if len(sys.argv) > 1:
         configuration = json.loads(sys.argv[1])
+        configuration["token"] = token
     else:
-        # Unbuffered: what follows the line belongs to the watcher.
+        # Unbuffered: what follows the line is the watcher's.
         line = b""
         while not line.endswith(b"\n"):
             piece = os.read(0, 1)
             if not piece:
-                raise SystemExit("bootstrap: stdin ended before the configuration")
+                raise SystemExit("bootstrap: stdin ended before the configuration did")
             line += piece
         configuration = json.loads(line)
-    token = os.environ.pop("KG_AUTH_TOKEN", "")
-    configuration.setdefault("token", token)
-    return configuration
+        configuration.setdefault("token", token)
+    if not configuration["token"]:
+        raise SystemExit("bootstrap: no token: it would let everyone in")
+    return configuration  # type: ignore[no-any-return]
 
 
 class Report:
-    """The line that tells our starter how it went; stdout itself then becomes stderr."""
+    """The line that tells our starter how it went; what else goes to stdout goes to stderr from now on."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.descriptor = os.dup(1)
         os.dup2(2, 1)
 
-    def send(self, **fields):
+    def send(self, **fields: Any) -> None:
+        """Send the line, the only one."""
         with contextlib.suppress(OSError):
             os.write(self.descriptor, json.dumps(fields).encode() + b"\n")
-
-    def close(self):
-        os.close(self.descriptor)
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
 
 
 class Processes:
     """The kernels and whatever they start: none outlives us."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.process_id = os.getpid()
-        self.kernels = set()
-        self.prctl = None
+        self.kernels: Dict[int, Any] = {}
+        self.prctl: Any = None
+        self.adopting = False
         if sys.platform == "linux":
             with contextlib.suppress(Exception):
                 import ctypes
 
                 self.prctl = ctypes.CDLL(None, use_errno=True).prctl
-                # Orphans become our children: then walking our descendants finds them all.
-                self.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+                # Orphans become our children: so a walk over our descendants misses none.
+                self.adopting = self.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
-    def die_with_parent(self):
-        """In a kernel's process, before its program: ends with us even if we are killed with -9."""
+    def tie(self) -> None:
+        """Make a kernel's process, from inside and before its program, end with us even if we are killed."""
         if self.prctl is not None:
             self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != self.process_id:
                 os._exit(1)
 
     @staticmethod
-    def table():
-        """(process id, parent, session or process group, state) of every process."""
+    def table() -> Iterator[Tuple[int, int, int, str]]:
+        """Process id, parent, process group and state of every process."""
         if os.path.isdir("/proc/self"):
             for entry in os.listdir("/proc"):
                 if entry.isdigit():
                     with contextlib.suppress(OSError, ValueError, IndexError):
                         with open("/proc/" + entry + "/stat", "rb") as file:
-                            # The command's name stands in parentheses and may hold anything.
+                            # The command's name stands in parentheses before these, and may hold anything.
                             fields = file.read().rpartition(b")")[2].split()
-                        yield int(entry), int(fields[1]), int(fields[3]), fields[0].decode()
+                        yield int(entry), int(fields[1]), int(fields[2]), fields[0].decode()
         else:
-            listing = subprocess.run(
-                ["ps", "-A", "-o", "pid=,ppid=,pgid=,state="], stdout=subprocess.PIPE, check=False
-            )
-            for row in listing.stdout.decode(errors="replace").splitlines():
+            command = ["ps", "-A", "-o", "pid=,ppid=,pgid=,state="]
+            listing = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+            for row in listing.decode(errors="replace").splitlines():
                 with contextlib.suppress(ValueError):
                     process_id, parent, group, state = row.split(None, 3)
                     yield int(process_id), int(parent), int(group), state
 
-    def descendants(self):
+    def descendants(self) -> List[int]:
+        """Our living descendants and, where orphans are not ours, the process groups of the kernels."""
         rows = list(self.table())
-        found, size = {self.process_id}, 0
+        groups = () if self.adopting else tuple(self.kernels)
+        found = {self.process_id}
+        size = 0
         while len(found) != size:
             size = len(found)
-            found.update(row[0] for row in rows if row[1] in found or row[2] in self.kernels)
+            found.update(row[0] for row in rows if row[1] in found or row[2] in groups)
         found.discard(self.process_id)
         return [row[0] for row in rows if row[0] in found and not row[3].startswith("Z")]
 
-    def kill_all(self, seconds=2.0):
+    def kill_all(self, seconds: float = 1.5) -> None:
+        """Kill them until none is left: they may start others meanwhile."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             remaining = self.descendants()
@@ -143,197 +161,218 @@ class Processes:
                     os.kill(process_id, signal.SIGKILL)
             time.sleep(0.005)
 
-    def reap_orphans(self):
-        """Orphans that ended are ours to wait for; a kernel that ended is for its manager."""
-        if not hasattr(os, "waitid"):
-            return
-        with contextlib.suppress(OSError):
-            while True:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended is None or ended.si_pid in self.kernels:
-                    return
-                os.waitpid(ended.si_pid, os.WNOHANG)
+    def reap_orphans(self) -> None:
+        """Wait for orphans that ended; a kernel that ended is its manager's to notice."""
+        for process_id, process in list(self.kernels.items()):
+            if process.returncode is not None:
+                del self.kernels[process_id]
+        if self.adopting:
+            for process_id, parent, _, state in list(self.table()):
+                if parent == self.process_id and state == "Z" and process_id not in self.kernels:
+                    with contextlib.suppress(OSError):
+                        os.waitpid(process_id, os.WNOHANG)
 
 
 class Watcher(threading.Thread):
     """Ends us when our starter says so or is gone, whatever the event loop is busy with."""
 
-    def __init__(self, configuration, processes):
+    def __init__(self, configuration: Configuration, processes: Processes) -> None:
         super().__init__(name="watcher", daemon=True)
-        self.parent = int(configuration.get("parent") or 0)
-        self.root = configuration.get("root")
-        self.log_limit = int(configuration.get("log_limit") or 0)
+        self.parent = configuration.get("parent")
+        self.root: Optional[str] = configuration.get("root")
+        self.log_limit = configuration.get("log_limit") or 0
         self.processes = processes
         self.lock = threading.Lock()
 
-    def run(self):
+    def run(self) -> None:
+        """Watch until it is time to end."""
         poll = select.poll()
-        descriptor = None
         if self.parent:
             poll.register(0, select.POLLIN | select.POLLHUP)
             # A fork of our parent may hold the other end of stdin open: watch the parent itself too.
             with contextlib.suppress(AttributeError, OSError):
-                descriptor = os.pidfd_open(self.parent)
-                poll.register(descriptor, select.POLLIN)
+                poll.register(os.pidfd_open(self.parent), select.POLLIN)
         while True:
             ready = poll.poll(500)
             if self.parent and (ready or os.getppid() != self.parent):
                 self.end()
             self.processes.reap_orphans()
-            if self.log_limit:
-                with contextlib.suppress(OSError):
-                    if os.fstat(2).st_size > self.log_limit:
-                        os.ftruncate(2, 0)
+            with contextlib.suppress(OSError):
+                if self.log_limit and os.fstat(2).st_size > self.log_limit:
+                    os.ftruncate(2, 0)
 
-    def end(self, *_):
-        """Takes everything down, this process last. Does not return."""
+    def end(self, *_: Any) -> NoReturn:
+        """Take everything down, this process last."""
         if self.lock.acquire(blocking=False):
             try:
                 self.processes.kill_all()
-                if self.root:
-                    os.chdir("/")
-                    shutil.rmtree(self.root, ignore_errors=True)
+                self.remove_root()
             finally:
                 os._exit(0)
         while True:
             time.sleep(1)
 
+    def fail(self) -> None:
+        """Take everything else down; our starter, if still there, wants to read the log in the root."""
+        self.processes.kill_all()
+        if self.parent and os.getppid() != self.parent:
+            self.remove_root()
+
+    def remove_root(self) -> None:
+        """Remove our directory."""
+        if self.root:
+            os.chdir("/")
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def kernel_command(configuration: Configuration) -> List[str]:
+    """What starts a kernel, up to the path of its connection file."""
+    return [configuration.get("kernel_python") or sys.executable, "-m", "ipykernel_launcher", "-f"]
+
 
 class EarlyKernel:
-    """A kernel's process that starts beside the gateway's imports; the gateway's manager then adopts it."""
+    """A kernel whose process starts beside the imports of the gateway, which then adopts it."""
 
-    def __init__(self, configuration, processes, runtime):
-        self.kernel_id = configuration["kernel_id"]
-        self.command = [
-            configuration.get("kernel_python") or sys.executable,
-            "-m",
-            "ipykernel_launcher",
-            "-f",
-        ]
-        self.file = os.path.join(runtime, "kernel-" + self.kernel_id + ".json")
+    def __init__(self, configuration: Configuration, processes: Processes, runtime: str) -> None:
+        self.kernel_id: str = configuration["kernel_id"]
         self.processes = processes
-        self.process = None
-        self.connection = {
-            "signature_scheme": "hmac-sha256",
+        self.file = os.path.join(runtime, "kernel-" + self.kernel_id + ".json")
+        self.connection: Dict[str, Any] = {
             "key": os.urandom(32).hex(),
+            "signature_scheme": "hmac-sha256",
             "kernel_name": "python3",
-            "jupyter_session": "",
         }
-        names = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
         address = os.path.splitext(self.file)[0]
-        if len(address.encode()) < 90:
-            # Sockets in a directory of ours: no port to collide over, no stranger to connect.
-            self.connection.update(
-                transport="ipc", ip=address, **{name: i + 1 for i, name in enumerate(names)}
-            )
+        if len(os.fsencode(address)) <= LONGEST_ADDRESS:
+            # Sockets in our directory: no port to collide over, no stranger to connect.
+            self.connection.update(transport="ipc", ip=address)
+            self.connection.update({name: number for number, name in enumerate(PORTS, 1)})
         else:
+            self.connection.update(transport="tcp", ip="127.0.0.1")
             with contextlib.ExitStack() as stack:
-                for name in names:
+                for name in PORTS:
                     listener = stack.enter_context(socket.socket())
                     listener.bind(("127.0.0.1", 0))
                     self.connection[name] = listener.getsockname()[1]
-            self.connection.update(transport="tcp", ip="127.0.0.1")
-
-    def start(self):
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
+        with open(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(self.connection, file)
-        self.process = subprocess.Popen(
-            self.command + [self.file],
+        self.process: Optional[subprocess.Popen[bytes]] = subprocess.Popen(
+            kernel_command(configuration) + [self.file],
             stdin=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=self.processes.die_with_parent,
+            preexec_fn=processes.tie,
             env=dict(os.environ, KERNEL_GATEWAY="1", JPY_PARENT_PID=str(os.getpid())),
         )
-        self.processes.kernels.add(self.process.pid)
+        processes.kernels[self.process.pid] = self.process
 
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-        self.process = None
-        os.unlink(self.file)
+    def waits_for(self, kernel_id: str) -> bool:
+        """Whether it is the one of that id, and not adopted yet."""
+        return self.process is not None and self.kernel_id == kernel_id
+
+    def prepare(self, manager: Any) -> None:
+        """Tell a kernel manager how to reach it."""
+        manager.load_connection_info(dict(self.connection, key=self.connection["key"].encode()))
+        manager._connection_file_written = True
+
+    def adopt(self) -> subprocess.Popen[bytes]:
+        """Hand its process over."""
+        process, self.process = self.process, None
+        assert process is not None
+        return process
+
+    def discard(self) -> None:
+        """End it, where nothing adopts it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+            with contextlib.suppress(OSError):
+                os.unlink(self.file)
 
 
-def tune_provisioner(early, processes):
-    """Lets the manager adopt the early kernel, and ties every kernel's life to ours."""
-    from jupyter_client.provisioning import LocalProvisioner
+def tune_provisioner(early: Optional[EarlyKernel], processes: Processes) -> None:
+    """Make kernel managers adopt the early kernel, and ties the life of every other kernel to ours."""
+    provisioner: Any = importlib.import_module("jupyter_client.provisioning").LocalProvisioner
+    pre_launch, launch_kernel = provisioner.pre_launch, provisioner.launch_kernel
 
-    pre_launch, launch_kernel = LocalProvisioner.pre_launch, LocalProvisioner.launch_kernel
-
-    async def pre_launch_adopting(self, **options):
-        if early is not None and early.process is not None and self.kernel_id == early.kernel_id:
-            try:
-                self.parent.load_connection_info(dict(early.connection, key=early.connection["key"].encode()))
-                self.parent._connection_file_written = True
-                self.ports_cached = True
-            except Exception:
-                early.stop()
-                raise
+    async def pre_launch_adopting(self: Any, **options: Any) -> Any:
+        if early is not None and early.waits_for(self.kernel_id):
+            early.prepare(self.parent)
+            self.ports_cached = True
         return await pre_launch(self, **options)
 
-    async def launch_kernel_adopting(self, cmd, **options):
-        if early is not None and early.process is not None and self.kernel_id == early.kernel_id:
-            self.process, early.process = early.process, None
+    async def launch_kernel_adopting(self: Any, cmd: Any, **options: Any) -> Any:
+        if early is not None and early.waits_for(self.kernel_id):
+            self.process = early.adopt()
             self.pid = self.pgid = self.process.pid
-            self.cwd = options.get("cwd", os.getcwd())
+            self.cwd = options.get("cwd") or os.getcwd()
             return self.connection_info
-        options.setdefault("preexec_fn", processes.die_with_parent)
+        options.setdefault("preexec_fn", processes.tie)
         information = await launch_kernel(self, cmd, **options)
-        processes.kernels.add(self.pid)
+        processes.kernels[self.process.pid] = self.process
         return information
 
-    LocalProvisioner.pre_launch = pre_launch_adopting
-    LocalProvisioner.launch_kernel = launch_kernel_adopting
+    provisioner.pre_launch = pre_launch_adopting
+    provisioner.launch_kernel = launch_kernel_adopting
 
 
-def tune_websocket():
-    """Small writes go out at once: with Nagle's algorithm an execution takes 40 ms more."""
-    from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
+def tune_websocket() -> None:
+    """Make small writes go out at once: with Nagle's algorithm an execution takes 40 ms more."""
+    handler: Any = importlib.import_module("jupyter_server.services.kernels.websocket").KernelWebsocketHandler
+    opened = handler.open
 
-    opened = KernelWebsocketHandler.open
-
-    async def open_without_delay(self, *arguments, **options):
+    async def open_without_delay(self: Any, *arguments: Any, **options: Any) -> None:
         self.set_nodelay(True)
-        return await opened(self, *arguments, **options)
+        await opened(self, *arguments, **options)
 
-    KernelWebsocketHandler.open = open_without_delay
+    handler.open = open_without_delay
 
 
-def tune_nudge():
-    """The first retry of the probe of a new kernel comes after 20 ms, not after half a second."""
-    from jupyter_server.services.kernels.connection import channels
-
+def tune_nudge() -> None:
+    """Make the first retry of the probe of a new kernel come after 20 ms, not after half a second."""
+    channels: Any = importlib.import_module("jupyter_server.services.kernels.connection.channels")
     original = channels.IOLoop
 
     class ImpatientLoop:
-        def __init__(self, loop):
+        def __init__(self, loop: Any) -> None:
             self.loop = loop
 
-        def __getattr__(self, name):
+        def __getattr__(self, name: str) -> Any:
             return getattr(self.loop, name)
 
-        def call_later(self, delay, callback, *arguments, **options):
+        def call_later(self, delay: float, callback: Any, *arguments: Any, **options: Any) -> Any:
             if getattr(callback, "__name__", "") == "nudge" and arguments:
                 delay = min(delay, 0.02 * 1.5 ** arguments[0])
             return self.loop.call_later(delay, callback, *arguments, **options)
 
     class ImpatientIOLoop:
         @staticmethod
-        def current(*arguments, **options):
+        def current(*arguments: Any, **options: Any) -> ImpatientLoop:
             return ImpatientLoop(original.current(*arguments, **options))
 
     channels.IOLoop = ImpatientIOLoop
 
 
+def tune(tuning: Any, *arguments: Any) -> bool:
+    """Apply what depends on the version of the gateway, or go without it."""
+    try:
+        tuning(*arguments)
+    except Exception as error:
+        print("bootstrap: %s does not fit this gateway: %r" % (tuning.__name__, error), file=sys.stderr)
+        return False
+    return True
+
+
 class Deferred(types.ModuleType):
     """Stands in for a module of which only this much is used; anything else brings the module itself."""
 
-    def __init__(self, name, **attributes):
+    def __init__(self, name: str, **attributes: Any) -> None:
         super().__init__(name)
-        self.__path__ = importlib.util.find_spec(name).submodule_search_locations or []
+        specification = importlib.util.find_spec(name)
+        self.__path__ = (specification and specification.submodule_search_locations) or []
         self.__dict__.update(attributes)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
@@ -342,24 +381,24 @@ class Deferred(types.ModuleType):
 
 
 class NoEvents:
-    """For jupyter_events.EventLogger: nobody listens to the gateway's events, and their schemas take time."""
+    """For `jupyter_events.EventLogger`: nobody listens to events here, and their schemas take time."""
 
-    def __init__(self, **_):
+    def __init__(self, **_: Any) -> None:
         pass
 
-    def register_event_schema(self, *_):
-        pass
+    def register_event_schema(self, *_: Any) -> None:
+        """Ignore it."""
 
-    def emit(self, **_):
-        pass
+    def emit(self, **_: Any) -> None:
+        """Ignore it."""
 
 
-def import_gateway():
-    """Imports the gateway without what it does not use here: half of the time that it takes."""
+def import_gateway() -> Any:
+    """Import the gateway without what it does not use here, which takes a third of the time."""
     before = set(sys.modules)
     try:
         for name in UNUSED_MODULES:
-            sys.modules.setdefault(name, None)
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
         for module in (
             Deferred("nbformat"),
             Deferred("jupyter_server.serverapp", random_ports=lambda port, _: [port]),
@@ -367,138 +406,140 @@ def import_gateway():
             Deferred("jupyter_events.schema_registry", SchemaRegistryException=Exception),
         ):
             sys.modules.setdefault(module.__name__, module)
-        from kernel_gateway.gatewayapp import KernelGatewayApp
+        gatewayapp = importlib.import_module("kernel_gateway.gatewayapp")
     except Exception:
         # Another version needs more of them.
         for name in set(sys.modules) - before:
             del sys.modules[name]
-        sys.modules[UNUSED_MODULES[0]] = None
-        from kernel_gateway.gatewayapp import KernelGatewayApp
-    return KernelGatewayApp
+        sys.modules[UNUSED_MODULES[0]] = None  # type: ignore[assignment]
+        gatewayapp = importlib.import_module("kernel_gateway.gatewayapp")
+    return gatewayapp.KernelGatewayApp
 
 
-def kernel_command(configuration):
-    return [configuration.get("kernel_python") or sys.executable, "-m", "ipykernel_launcher", "-f"]
-
-
-def write_kernel_specification(configuration, runtime):
-    """The only kernel there is. Looking for others would import IPython for its directory, and take 0.1 s."""
+def write_kernel_specification(configuration: Configuration, runtime: str) -> str:
+    """Describe the only kernel there is: looking for others would import IPython and take 0.1 s."""
     directory = os.path.join(runtime, "specifications")
     os.makedirs(os.path.join(directory, "python3"))
-    specification = {
-        "argv": [*kernel_command(configuration), "{connection_file}"],
-        "display_name": "Python 3",
-        "language": "python",
-    }
+    command = kernel_command(configuration) + ["{connection_file}"]
     with open(os.path.join(directory, "python3", "kernel.json"), "w") as file:
-        json.dump(specification, file)
+        json.dump({"argv": command, "display_name": "Python 3", "language": "python"}, file)
     return directory
 
 
-def build_application(configuration, listener, runtime):
-    KernelGatewayApp = import_gateway()
+def build_application(configuration: Configuration, listener: socket.socket, runtime: str) -> Any:
+    """The gateway's application, listening."""
+    application_class = import_gateway()
+    import zmq
     from tornado.httpserver import HTTPServer
     from traitlets.config import Config
 
     settings = Config()
-    # Without this, output past 1 MB/s is dropped, results and errors with it.
+    # With a limit, output past 1 MB/s is dropped, results and errors with it.
     settings.ZMQChannelsWebsocketConnection.limit_rate = False
     settings.KernelRestarter.time_to_dead = 0.1
-    # Ports that change would cut the client's open websocket off from the restarted kernel.
+    # New ports would cut an open websocket off from its restarted kernel.
     settings.KernelRestarter.random_ports_until_alive = False
     settings.JupyterWebsocketPersonality.list_kernels = True
     settings.KernelGatewayApp.log_level = 30
-
-    application = KernelGatewayApp.instance(
-        config=settings,
-        auth_token=configuration["token"],
-        ip=listener.getsockname()[0],
-        port=listener.getsockname()[1],
+    ip, port = listener.getsockname()[:2]
+    application = application_class.instance(
+        config=settings, auth_token=configuration["token"], ip=ip, port=port
     )
+    # The signals are the watcher's.
     application.init_signal = lambda: None
     application.initialize(argv=[], new_httpserver=False)
     application.kernel_spec_manager.kernel_dirs = [write_kernel_specification(configuration, runtime)]
-    application.web_app.settings["websocket_max_message_size"] = MAXIMUM_MESSAGE
+    web = application.web_app.settings
+    web["websocket_max_message_size"] = MAXIMUM_MESSAGE
+    web["ws_ping_timeout"] = web.get("ws_ping_interval", 0)
     application.http_server = HTTPServer(application.web_app, max_buffer_size=2 * MAXIMUM_MESSAGE)
     application.http_server.add_sockets([listener])
     with contextlib.suppress(Exception):
-        import zmq
-
-        # A kernel that is not yet there is looked for each 10 ms, not each 100 ms.
+        # A kernel that is not there yet is looked for each 10 ms, not each 100 ms.
         application.kernel_manager.context.setsockopt(zmq.RECONNECT_IVL, 10)
     return application
 
 
-def serve(configuration, report, processes, watcher):
-    root = configuration.get("root")
-    # The current directory may hold files of the agent's: nothing is imported from there.
+def listen(configuration: Configuration) -> socket.socket:
+    """A listening socket: clients that come before the gateway serves wait, and need not try again."""
+    ip = configuration.get("ip") or "127.0.0.1"
+    listener = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((ip, configuration.get("port") or 0))
+    listener.listen(128)
+    listener.settimeout(0)
+    return listener
+
+
+def settle(configuration: Configuration) -> str:
+    """Set the directories and variables that the gateway and the kernels see; return the runtime one."""
+    # Where we were started there may be files of the agent's: nothing is imported from there.
     if sys.path and sys.path[0] in ("", os.path.dirname(os.path.abspath(sys.argv[0]))):
         del sys.path[0]
-    runtime = os.path.join(root, "runtime") if root else tempfile.mkdtemp(prefix="kernels-")
+    root = configuration.get("root")
+    runtime = os.path.join(root, "runtime") if root else tempfile.mkdtemp(prefix="sandkernel-")
     os.makedirs(runtime, mode=0o700, exist_ok=True)
     os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+    # Neither the user's settings nor those of the image are for this gateway.
+    os.environ["JUPYTER_CONFIG_DIR"] = os.path.join(runtime, "configuration")
+    os.environ["JUPYTER_NO_CONFIG"] = "1"
     if root:
-        os.environ["JUPYTER_CONFIG_DIR"] = os.path.join(root, "configuration")
-        os.environ["JUPYTER_NO_CONFIG"] = "1"
-        os.makedirs(os.path.join(root, "work"), exist_ok=True)
-        os.chdir(os.path.join(root, "work"))
+        work = os.path.join(root, "work")
+        os.makedirs(work, exist_ok=True)
+        os.chdir(work)
     for name, value in (configuration.get("environment") or {}).items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    return runtime
 
-    listener = socket.socket(socket.AF_INET6 if ":" in configuration.get("ip", "") else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((configuration.get("ip") or "127.0.0.1", int(configuration.get("port") or 0)))
-    # Clients that come early wait in the backlog instead of trying again and again.
-    listener.listen(128)
-    listener.setblocking(False)
 
-    early = None
-    if configuration.get("kernel_id"):
-        early = EarlyKernel(configuration, processes, runtime)
-        early.start()
-
+def serve(configuration: Configuration, report: Report, processes: Processes) -> None:
+    """Run the gateway."""
+    runtime = settle(configuration)
+    listener = listen(configuration)
+    early = EarlyKernel(configuration, processes, runtime) if configuration.get("kernel_id") else None
     application = build_application(configuration, listener, runtime)
-    for tune in (lambda: tune_provisioner(early, processes), tune_websocket, tune_nudge):
+    tune(tune_websocket)
+    tune(tune_nudge)
+    if not tune(tune_provisioner, early, processes) and early is not None:
+        early.discard()
+
+    async def start() -> None:
         try:
-            tune()
+            if early is not None:
+                if early.process is not None and early.process.poll() is not None:
+                    if importlib.util.find_spec("ipykernel") is None:
+                        raise ImportError("No module named 'ipykernel'", name="ipykernel")
+                    raise RuntimeError("the kernel ended with status %s" % early.process.returncode)
+                await application.kernel_manager.start_kernel(kernel_id=early.kernel_id)
+                early.discard()
+            port = listener.getsockname()[1]
+            report.send(port=port, process_id=os.getpid(), kernel_id=configuration.get("kernel_id"))
         except Exception as error:
-            print("bootstrap: this gateway can't be tuned: %r" % (error,), file=sys.stderr)
+            failures.append(error)
+            application.io_loop.stop()
 
-    async def start_kernel():
-        if early is not None:
-            await application.kernel_manager.start_kernel(kernel_id=early.kernel_id)
-            if early.process is not None:
-                early.stop()
-        report.send(
-            port=listener.getsockname()[1], process_id=os.getpid(), kernel_id=configuration.get("kernel_id")
-        )
-        report.close()
-
-    def started(future):
-        if future.exception() is not None:
-            report.send(error="the kernel did not start: %s" % (future.exception(),))
-            watcher.end()
-
-    application.io_loop.add_callback(
-        lambda: application.io_loop.add_future(__import__("asyncio").ensure_future(start_kernel()), started)
-    )
+    failures: List[Exception] = []
+    application.io_loop.add_callback(start)
     application.io_loop.start()
+    if failures:
+        raise failures[0]
 
 
-def main():
+def main() -> None:
+    """Run the program."""
     configuration = read_configuration()
     report = Report()
     processes = Processes()
     watcher = Watcher(configuration, processes)
     signal.signal(signal.SIGTERM, watcher.end)
-    # Not SIG_IGN, which the kernels would inherit.
+    # Not SIG_IGN: the kernels would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
     watcher.start()
     try:
-        serve(configuration, report, processes, watcher)
+        serve(configuration, report, processes)
     except ImportError as error:
         report.send(error=str(error), missing=error.name)
         raise
@@ -506,7 +547,7 @@ def main():
         report.send(error="%s: %s" % (type(error).__name__, error))
         raise
     finally:
-        processes.kill_all()
+        watcher.fail()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An environment of a kernel's own: a venv made by hand in milliseconds, on top of an existing environment."""
+"""An environment of a kernel's own: a venv made by hand in milliseconds, on top of an existing one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sandkernel.exceptions import BootError
 from sandkernel.sandboxes import describe
 from sandkernel.sandboxes.process import MARKER
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Environment", "Host"]
 
@@ -144,7 +140,8 @@ class Environment:
     def variables(self) -> dict[str, str | None]:
         """What the kernels' environment variables become; `None`: unset.
 
-        With these `!pip install`, `%pip install` and `!uv pip install` reach this venv, whatever the user has set.
+        With these `!pip install`, `%pip install` and `!uv pip install` reach this venv, whatever the user
+        has set.
         """
         directories = [
             str(self.directory / "bin"),

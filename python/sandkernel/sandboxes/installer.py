@@ -1,4 +1,4 @@
-"""Installs packages: with uv where there is one, otherwise with pip; into a cache, or into one sandbox's venv."""
+"""Installs packages, with uv or else with pip, into a cache or into the venv of one sandbox."""
 
 from __future__ import annotations
 
@@ -75,8 +75,10 @@ def _satisfied(requirement: Requirement, search_path: Sequence[str]) -> bool:
     for extra in requirement.extras:
         for text in found.requires or ():
             needed = Requirement(text)
-            wanted = needed.marker is not None and needed.marker.evaluate({"extra": extra})
-            if wanted and not needed.marker.evaluate({"extra": ""}) and not _satisfied(needed, search_path):
+            marker = needed.marker
+            if marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
+                continue
+            if not _satisfied(needed, search_path):
                 return False
     return True
 

@@ -21,32 +21,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from typing_extensions import Self
+
 __all__ = ["LocalSandbox"]
 
 
 class LocalSandbox:
     """A kernel gateway in a subprocess of this machine, with one kernel already on its way.
 
-    **This is no isolation boundary.** The code runs as the user that runs this, and can read, write and reach all
-    that the user can. What the sandbox gives is an own working directory, an own environment of packages, and that
-    nothing of it stays: at `terminate`, at the end of a `with` block, at garbage collection, at the exit of the
-    interpreter, and when this process is killed, the gateway, its kernels and all that they started are ended,
-    and the directory is removed. A forked child neither ends the sandbox nor can use it.
+    **This is no isolation boundary.** The code runs as the user that runs this, and can read, write and
+    reach all that the user can. What the sandbox gives is an own working directory, an own environment of
+    packages, and that nothing of it stays: at `terminate`, at the end of a `with` block, at garbage
+    collection, at the exit of the interpreter, and when this process is killed, the gateway, its kernels
+    and all that they started are ended, and the directory is removed. A forked child neither ends the
+    sandbox nor can use it.
 
     Packages go into a cache, `$XDG_CACHE_HOME/sandkernel/packages` (default `~/.cache`), once for each set of
-    requirements and interpreter; to get newer versions of unpinned ones, remove it. The environment that Python
-    runs in here is seen by the kernels, and never written to.
+    requirements and interpreter; to get newer versions of unpinned ones, remove it. The environment that
+    Python runs in here is seen by the kernels, and never written to.
 
     Args:
         packages: Requirements (PEP 508) that the kernels can import. What the environment has already is not
             installed again.
-        python: The interpreter of the gateway and the kernels, in an environment with `jupyter-kernel-gateway` and
-            `ipykernel`. Default: the one that runs this.
+        python: The interpreter of the gateway and the kernels, in an environment with
+            `jupyter-kernel-gateway` and `ipykernel`. Default: the one that runs this.
         boot_timeout: How long the gateway may take to become ready, in seconds, without the installation.
         install_timeout: How long one installation may take, in seconds.
         environment: Further environment variables for the kernels and the installer.
-        on_stage: Called with the name of each finished stage of the boot ("environment", "packages", "gateway") and
-            the seconds that it took.
+        on_stage: Called with the name of each finished stage of the boot ("environment", "packages",
+            "gateway") and the seconds that it took.
 
     Raises:
         ConfigurationError: A requirement is malformed.
@@ -146,14 +149,14 @@ class LocalSandbox:
     def terminate(self) -> None:
         """End the gateway, its kernels and all that they started, and remove the directory.
 
-        Takes some milliseconds, 4 seconds at worst. May be called again, from any thread; in a forked child it does
-        nothing.
+        Takes some milliseconds, 4 seconds at worst. May be called again, from any thread; in a forked child
+        it does nothing.
         """
         self._process.terminate()
         if self._process.terminated:
             self._finalizer.detach()
 
-    def __enter__(self) -> LocalSandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -170,7 +170,7 @@ class GatewayProcess:
 
 
 def _sweep(root: str) -> None:
-    """Kill what a gateway left that could not clean up: what carries its marker in its environment (Linux)."""
+    """Kill what a gateway that could not clean up left: what has its marker in its environment (Linux)."""
     marker = f"{MARKER}={root}".encode()
     end = time.monotonic() + GRACE
     while time.monotonic() < end:
@@ -187,7 +187,6 @@ def _sweep(root: str) -> None:
 
 def _remove(root: Path) -> None:
     """Remove a directory, also where its directories were made unwritable."""
-
     shutil.rmtree(root, ignore_errors=True)
     if root.exists():
         for directory, _, _ in os.walk(root):
