@@ -1,4 +1,4 @@
-//! What it costs to make an execution of its frames, and how often that allocates.
+//! What it costs to make an execution of its frames.
 
 use std::hint::black_box;
 use std::time::Duration;
