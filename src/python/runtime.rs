@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 use super::errors;
 use crate::session::Session;
@@ -32,6 +33,8 @@ struct Owned {
     runtime: Runtime,
     /// The sessions to close at exit.
     sessions: BTreeMap<u64, Session>,
+    /// Those that are closing already, since nobody holds them any more.
+    closing: Vec<JoinHandle<()>>,
     next_key: u64,
 }
 
@@ -69,6 +72,7 @@ fn with_owned<T>(action: impl FnOnce(&mut Owned) -> T) -> PyResult<T> {
                     errors::root(&format!("the threads of the client can't be started: {error}"))
                 })?,
             sessions: BTreeMap::new(),
+            closing: Vec::new(),
             next_key: 0,
         });
     }
@@ -87,12 +91,20 @@ pub(super) fn register(session: Session) -> PyResult<u64> {
     })
 }
 
-/// Takes a session out of those to close at exit. In a forked child nothing happens.
+/// Takes a session that was closed out of those to close at exit.
 pub(super) fn unregister(key: u64) {
-    if let State::Running(owned) = &mut *state()
-        && owned.process_id == std::process::id()
-    {
+    if let State::Running(owned) = &mut *state() {
         owned.sessions.remove(&key);
+    }
+}
+
+/// Closes a session that nobody holds any more, without waiting for it; at exit it is waited for.
+pub(super) fn close_unheld(key: u64) {
+    if let State::Running(owned) = &mut *state()
+        && let Some(session) = owned.sessions.remove(&key)
+    {
+        owned.closing.retain(|closing| !closing.is_finished());
+        owned.closing.push(owned.runtime.spawn(async move { session.close().await }));
     }
 }
 
@@ -112,12 +124,11 @@ fn shut_down(py: Python<'_>) {
         return;
     }
     py.detach(|| {
-        let sessions = owned.sessions;
-        owned.runtime.block_on(async {
-            let closing: Vec<_> = sessions
-                .into_values()
-                .map(|session| tokio::spawn(async move { session.close().await }))
-                .collect();
+        let Owned { runtime, sessions, mut closing, .. } = owned;
+        runtime.block_on(async {
+            closing.extend(
+                sessions.into_values().map(|session| tokio::spawn(async move { session.close().await })),
+            );
             let _ = tokio::time::timeout(CLOSE_WITHIN, async {
                 for session in closing {
                     let _ = session.await;
@@ -125,6 +136,6 @@ fn shut_down(py: Python<'_>) {
             })
             .await;
         });
-        owned.runtime.shutdown_timeout(SHUT_DOWN_WITHIN);
+        runtime.shutdown_timeout(SHUT_DOWN_WITHIN);
     });
 }

@@ -38,8 +38,13 @@ impl Session {
         self.inner.as_ref().ok_or_else(|| errors::closed("the session is closed; open a new one"))
     }
 
+    fn take_key(&self) -> Option<u64> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes that it is closed.
     fn unregister(&self) {
-        if let Some(key) = self.key.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(key) = self.take_key() {
             runtime::unregister(key);
         }
     }
@@ -48,7 +53,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if self.process_id == std::process::id() {
-            self.unregister();
+            if let Some(key) = self.take_key() {
+                runtime::close_unheld(key);
+            }
         } else {
             // What it would wake lives in the parent.
             mem::forget(self.inner.take());
