@@ -14,6 +14,7 @@ The token comes in it only by stdin; otherwise it is `KG_AUTH_TOKEN`, which is t
     environment     variables to set (a string) or remove (null) in the kernels
     root            a directory of our own: has work/, is removed at the end. Default: none, works where it is
     parent          the process to end with; then stdin's end, or a line on it, ends us too. Default: none
+    ping_interval   seconds between pings; who answers none for three is cut off. Default: 30; 0: none
     log_limit       bytes: stderr, where it is a file, is emptied when it is larger. Default: 0, never
 
 The answer is a JSON line on stdout: `{"port": ..., "process_id": ..., "kernel_id": ...}` as soon as it
@@ -441,6 +442,7 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     settings.KernelRestarter.random_ports_until_alive = False
     settings.JupyterWebsocketPersonality.list_kernels = True
     settings.KernelGatewayApp.log_level = 30
+    settings.KernelGatewayApp.ws_ping_interval = configuration.get("ping_interval", 30)
     ip, port = listener.getsockname()[:2]
     application = application_class.instance(
         config=settings, auth_token=configuration["token"], ip=ip, port=port
@@ -449,9 +451,7 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     application.init_signal = lambda: None
     application.initialize(argv=[], new_httpserver=False)
     application.kernel_spec_manager.kernel_dirs = [write_kernel_specification(configuration, runtime)]
-    web = application.web_app.settings
-    web["websocket_max_message_size"] = MAXIMUM_MESSAGE
-    web["ws_ping_timeout"] = web.get("ws_ping_interval", 0)
+    application.web_app.settings["websocket_max_message_size"] = MAXIMUM_MESSAGE
     application.http_server = HTTPServer(application.web_app, max_buffer_size=2 * MAXIMUM_MESSAGE)
     application.http_server.add_sockets([listener])
     with contextlib.suppress(Exception):

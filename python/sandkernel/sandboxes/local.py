@@ -94,6 +94,8 @@ class LocalSandbox:
                     "token": token,
                     "ip": "127.0.0.1",
                     "port": 0,
+                    # On one machine a client that stands still is busy, not gone.
+                    "ping_interval": 0,
                     "kernel_id": kernel_id,
                     "kernel_python": str(self._environment.python),
                     "environment": {**self._environment.variables(), **self._variables},

@@ -120,13 +120,14 @@ class GatewayProcess:
             report = {}
         if isinstance(report, dict) and isinstance(report.get("port"), int):
             return report
+        # So that its last words are all there.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(GRACE)
         if report.get("missing"):
             raise BootError(
                 f"the local gateway can't start, {self._python} has no module {report['missing']!r}: "
                 "pip install 'sandkernel[local]'"
             )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(GRACE)
         reason = report.get("error") or f"it ended with exit status {self._popen.returncode}"
         raise BootError(f"the local gateway did not start: {reason}")
 
