@@ -116,11 +116,10 @@ class Environment:
         if self.uv:
             (binaries / "uv").symlink_to(self.uv)
         if not any((Path(path) / "pip" / "__main__.py").exists() for path in self.search_path[1:]):
-            library = Path(self.host.base_python).resolve().parent.parent / "lib" / self._minor
-            bundled = sorted((library / "ensurepip" / "_bundled").glob("pip-*.whl"))
+            bundled = self._bundled_pip()
             if bundled:
                 # pip runs from its wheel too.
-                lines.append(str(bundled[-1]))
+                lines.append(str(bundled))
             elif self.uv:
                 module = self.packages / "pip"
                 module.mkdir()
@@ -136,6 +135,11 @@ class Environment:
             )
             script.chmod(0o755)
         return lines
+
+    def _bundled_pip(self) -> Path | None:
+        """The wheel of pip that the interpreter's own `ensurepip` has; some distributions leave it out."""
+        library = Path(self.host.base_python).resolve().parent.parent / "lib" / self._minor
+        return max((library / "ensurepip" / "_bundled").glob("pip-*.whl"), default=None)
 
     def variables(self) -> dict[str, str | None]:
         """What the kernels' environment variables become; `None`: unset.

@@ -114,11 +114,10 @@ class GatewayProcess:
                     if not piece:
                         break
                     received += piece
-        try:
+        report: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
             report = json.loads(received)
-        except ValueError:
-            report = {}
-        if isinstance(report, dict) and isinstance(report.get("port"), int):
+        if "port" in report:
             return report
         # So that its last words are all there.
         with contextlib.suppress(subprocess.TimeoutExpired):
