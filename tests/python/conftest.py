@@ -1,4 +1,4 @@
-"""What every test of the package gets: a temporary directory of its own, and a look at what it left behind."""
+"""What every test of the package gets: a temporary directory, and a look at what it left behind."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sandkernel.sandboxes.endpoint import Endpoint
+    from typing_extensions import Self
 
 
 @dataclass
@@ -25,11 +26,11 @@ class Outcome:
 
 
 def request(endpoint: Endpoint, method: str, path: str, token: str | None = None) -> tuple[int, Any]:
-    call = urllib.request.Request(  # noqa: S310
+    call = urllib.request.Request(
         endpoint.url + path, method=method, headers={"Authorization": f"token {token or endpoint.token}"}
     )
     try:
-        with urllib.request.urlopen(call, timeout=20) as response:  # noqa: S310
+        with urllib.request.urlopen(call, timeout=20) as response:
             body = response.read()
             return response.status, json.loads(body) if body else None
     except urllib.error.HTTPError as error:
@@ -47,7 +48,7 @@ class KernelClient:
             skip_utf8_validation=True,
         )
 
-    def __enter__(self) -> KernelClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

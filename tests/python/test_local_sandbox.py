@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import processes_with, wait_until
 from kernel_client import KernelClient, request, run
-
 from sandkernel.exceptions import BootError, ClosedError, ConfigurationError
 from sandkernel.sandboxes import Sandbox
 from sandkernel.sandboxes.existing import ExistingGateway
@@ -169,7 +168,7 @@ def test_terminate_of_a_gateway_that_does_not_answer_is_bounded() -> None:
     began = time.monotonic()
     sandbox.terminate()
     assert time.monotonic() - began < 10
-    # Its kernel is tied to it, and what carries the sandbox's mark is looked for; what wiped its environment is not.
+    # Its kernel is tied to it, and what has its mark is found; what wiped its environment is not.
     assert all_gone(ids[:-1])
     os.kill(ids[-1], signal.SIGKILL)
 
