@@ -438,6 +438,8 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     # With a limit, output past 1 MB/s is dropped, results and errors with it.
     settings.ZMQChannelsWebsocketConnection.limit_rate = False
     settings.KernelRestarter.time_to_dead = 0.1
+    # By default a kernel that dies six times within seconds is given up, as agents' code may well make it.
+    settings.KernelRestarter.restart_limit = 1000
     # New ports would cut an open websocket off from its restarted kernel.
     settings.KernelRestarter.random_ports_until_alive = False
     settings.JupyterWebsocketPersonality.list_kernels = True
