@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SandkernelError,
         UnresolvableError,
     )
+    from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor
     from sandkernel.session import Session
 
 __all__ = [
@@ -57,9 +58,12 @@ __all__ = [
     "ExecutionTimeout",
     "ForkError",
     "GatewayError",
+    "GatewayExecutor",
     "InterruptedExecutionError",
     "KernelDied",
+    "KernelExecutor",
     "KernelNotFoundError",
+    "LocalExecutor",
     "Output",
     "PackageInstallError",
     "PayloadError",
@@ -83,6 +87,8 @@ _MODULES = {
         "Skipped",
         "__version__",
     ),
+    # These import smolagents, which takes half a second.
+    "sandkernel.executor": ("GatewayExecutor", "KernelExecutor", "LocalExecutor"),
     "sandkernel.session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from executor_support import executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+__all__ = ["executor", "nothing_left_behind"]
 
 MARK = "SANDKERNEL_TEST"
 

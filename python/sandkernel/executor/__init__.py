@@ -1,0 +1,10 @@
+"""Executors for smolagents: what `CodeAgent(executor=...)` takes.
+
+The only part of the package that imports smolagents.
+"""
+
+from sandkernel.executor.base import KernelExecutor
+from sandkernel.executor.existing import GatewayExecutor
+from sandkernel.executor.local import LocalExecutor
+
+__all__ = ["GatewayExecutor", "KernelExecutor", "LocalExecutor"]

@@ -1,0 +1,86 @@
+"""An executor on a gateway that already runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
+
+from sandkernel.executor.base import KernelExecutor
+from sandkernel.sandboxes.endpoint import Endpoint
+from sandkernel.sandboxes.existing import ExistingGateway
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["GatewayExecutor"]
+
+
+class GatewayExecutor(KernelExecutor):
+    """Runs an agent's code in a kernel of a kernel gateway or Jupyter server that already runs.
+
+    Args:
+        additional_imports: Packages to install, by the names under which they are imported, or as requirements.
+            What the kernel can't import yet goes into its own environment, with its uv or pip.
+        logger: A logger of smolagents; `None` for silence.
+        allow_pickle: Whether values without a safe form travel as pickles; see `KernelExecutor`.
+        url: The gateway's address, `http://` or `https://`. The token does not belong into it.
+        token: The gateway's token, if it asks for one. It travels in a header, and stands in no log and no saved
+            agent.
+        kernel_id: A kernel to share, which `cleanup()` leaves running; by default one is started and deleted.
+        kernel_name: The kind of kernel to start; the gateway's default if `None`.
+        ca_certificates: A file of certificates to trust in addition, in PEM.
+        connect_timeout: The seconds that the gateway may take to become ready.
+        timeout: The seconds that an execution may take; `None` for no limit.
+        max_logs_length: The characters of an execution's output that the model is shown.
+        session_options: What else `Session.connect` takes, for example `max_output_bytes`.
+
+    Raises:
+        ConfigurationError: The address is malformed.
+        BootError: The gateway can't be reached in time.
+        AuthError: It refuses the token.
+        KernelNotFoundError: It has no kernel of this id.
+        PackageInstallError: A package can't be installed.
+    """
+
+    executor_type: ClassVar[str] = "sandkernel.GatewayExecutor"
+
+    def __init__(
+        self,
+        additional_imports: Sequence[str] = (),
+        logger: Any = None,  # noqa: ANN401 smolagents takes several
+        allow_pickle: bool = False,  # noqa: FBT001, FBT002 smolagents' signature
+        *,
+        url: str,
+        token: str | None = None,
+        kernel_id: str | None = None,
+        kernel_name: str | None = None,
+        ca_certificates: str | None = None,
+        connect_timeout: float = 60.0,
+        timeout: float | None = None,
+        max_logs_length: int = 20_000,
+        session_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            ExistingGateway(Endpoint(url, token or "", kernel_id, ca_certificates)),
+            additional_imports,
+            logger,
+            allow_pickle,
+            timeout=timeout,
+            max_logs_length=max_logs_length,
+            session_options={
+                "kernel_name": kernel_name,
+                "connect_timeout": connect_timeout,
+                **(session_options or {}),
+            },
+        )
+        self._settings |= {
+            "url": _without_secrets(url),
+            "kernel_name": kernel_name,
+            "ca_certificates": ca_certificates,
+            "connect_timeout": connect_timeout,
+        }
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

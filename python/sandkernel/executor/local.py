@@ -1,0 +1,86 @@
+"""An executor on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sandkernel import packages
+from sandkernel.executor.base import KernelExecutor
+from sandkernel.sandboxes.local import LocalSandbox
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sandkernel.executor.plans import Plan
+
+__all__ = ["LocalExecutor"]
+
+
+class LocalExecutor(KernelExecutor):
+    """Runs an agent's code in a kernel on this machine: no account is needed.
+
+    This is no isolation boundary. The code runs as your user: it can read your files, use your network and end your
+    processes. It keeps the agent's code out of your program's process, no more. For code that you don't trust, run
+    the gateway in a container or a virtual machine of its own.
+
+    Args:
+        additional_imports: Packages to install, by the names under which they are imported, or as requirements.
+            They go into an environment of their own, never into yours.
+        logger: A logger of smolagents; `None` for silence.
+        allow_pickle: Whether values without a safe form travel as pickles; see `KernelExecutor`.
+        timeout: The seconds that an execution may take; `None` for no limit.
+        max_logs_length: The characters of an execution's output that the model is shown.
+        boot_timeout: The seconds that the gateway may take to become ready.
+        install_timeout: The seconds that one installation may take.
+        python: The interpreter of the kernel; by default the one that runs this.
+        environment: Further environment variables for the kernel.
+        on_stage: Called with the name of each finished stage of the boot and the seconds that it took.
+        session_options: What else `Session.connect` takes, for example `max_output_bytes`.
+
+    Raises:
+        BootError: The gateway did not become ready.
+        PackageInstallError: A package can't be installed.
+        ConfigurationError: A package's name is no requirement.
+    """
+
+    executor_type: ClassVar[str] = "sandkernel.LocalExecutor"
+
+    def __init__(
+        self,
+        additional_imports: Sequence[str] = (),
+        logger: Any = None,  # noqa: ANN401 smolagents takes several
+        allow_pickle: bool = False,  # noqa: FBT001, FBT002 smolagents' signature
+        *,
+        timeout: float | None = None,
+        max_logs_length: int = 20_000,
+        boot_timeout: float = 60.0,
+        install_timeout: float = 600.0,
+        python: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_stage: Callable[[str, float], None] | None = None,
+        session_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        requirements = packages.requirements(list(additional_imports))
+        sandbox = LocalSandbox(
+            requirements,
+            python=python,
+            boot_timeout=boot_timeout,
+            install_timeout=install_timeout,
+            environment=environment,
+            on_stage=on_stage,
+        )
+        self._local = sandbox
+        super().__init__(
+            sandbox,
+            additional_imports,
+            logger,
+            allow_pickle,
+            timeout=timeout,
+            max_logs_length=max_logs_length,
+            install=False,
+            session_options=session_options,
+        )
+
+    def _install(self, requirements: list[str]) -> Plan[None]:
+        yield from self._install_outside(self._local.install, requirements)

@@ -1,0 +1,47 @@
+"""What the model is shown of an execution's output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandkernel import Execution
+
+__all__ = ["observation", "shorten"]
+
+
+def shorten(text: str, limit: int) -> str:
+    """Keep the head and the tail of a text, and count what is left out between them.
+
+    Args:
+        text: The text.
+        limit: How many of its characters are kept.
+
+    Returns:
+        The text itself where it is no longer than `limit`.
+    """
+    if len(text) <= limit:
+        return text
+    head, tail = limit - limit // 2, limit // 2
+    omitted = text[head : len(text) - tail]
+    note = f"[... {len(omitted):,} characters in {omitted.count(chr(10)) + 1:,} lines left out ...]"
+    return f"{text[:head]}\n{note}\n{text[len(text) - tail :]}"
+
+
+def observation(execution: Execution, limit: int) -> str:
+    """Return the output of an execution as the model is to see it.
+
+    What was displayed as text follows what was printed.
+
+    Args:
+        execution: The execution.
+        limit: The characters that are kept.
+    """
+    text = shorten(execution.logs, limit)
+    if execution.omitted_output_bytes:
+        text += f"\n[... {execution.omitted_output_bytes:,} bytes of output were not kept ...]"
+    displayed = [result.text for result in execution.results if result.kind == "display_data" and result.text]
+    if displayed:
+        separator = "\n" if text and not text.endswith("\n") else ""
+        text += separator + shorten("\n".join(displayed), limit) + "\n"
+    return text

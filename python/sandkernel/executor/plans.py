@@ -1,0 +1,127 @@
+"""One plan for two worlds: what is asked of the kernel, apart from how it is waited for.
+
+A plan is a generator that yields what it needs and is sent the outcome. So each operation of an executor is written
+once, and runs in a thread (`drive`) and in a task (`adrive`) alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from sandkernel import Execution, Session
+
+__all__ = ["Outcome", "Plan", "Request", "Work", "adrive", "astream", "drive"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Code to execute.
+
+    Attributes:
+        code: The code.
+        timeout: The seconds that it may take; `None` for no limit.
+        ours: Whether it is our own code, of which history and output counter know nothing.
+    """
+
+    code: str
+    timeout: float | None
+    ours: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """A call that waits, on this machine."""
+
+    function: Callable[[], object]
+
+
+Plan: TypeAlias = Generator["Request | Work", Any, T]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a streamed plan returned."""
+
+    value: Any
+
+
+def drive(plan: Plan[T], session: Session) -> T:
+    """Carry out a plan in this thread."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                outcome = (
+                    step.function() if isinstance(step, Work) else session.run(step.code, **_options(step))
+                )
+            except BaseException as error:  # noqa: BLE001 the plan decides
+                step = plan.throw(error)
+            else:
+                step = plan.send(outcome)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def adrive(plan: Plan[T], session: Session) -> T:
+    """Carry out a plan in this task."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                outcome = await _attempt(step, session)
+            except BaseException as error:  # noqa: BLE001 the plan decides
+                step = plan.throw(error)
+            else:
+                step = plan.send(outcome)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None]:
+    """Carry out a plan in this task, and yield the events of code that is not ours; last comes an `Outcome`."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                if isinstance(step, Request) and not step.ours:
+                    stream = session.astream(step.code, **_options(step))
+                    try:
+                        async for event in stream:
+                            yield event
+                    finally:
+                        # Whoever stops listening stops the code.
+                        stream.close()
+                    outcome: object = stream.execution
+                else:
+                    outcome = await _attempt(step, session)
+            except GeneratorExit:
+                plan.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 the plan decides
+                step = plan.throw(error)
+            else:
+                step = plan.send(outcome)
+    except StopIteration as stop:
+        outcome = Outcome(stop.value)
+    yield outcome
+
+
+async def _attempt(step: Request | Work, session: Session) -> Execution | object:
+    if isinstance(step, Work):
+        return await asyncio.to_thread(step.function)
+    return await session.arun(step.code, **_options(step))
+
+
+def _options(request: Request) -> dict[str, Any]:
+    # For a session, `None` is its own default.
+    timeout = math.inf if request.timeout is None else request.timeout
+    return {"timeout": timeout, "silent": request.ours, "store_history": not request.ours}

@@ -1,0 +1,148 @@
+"""Tools on their way to the kernel, as source code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from smolagents.serialization import SerializationError
+from smolagents.tool_validation import validate_tool_attributes
+from smolagents.tools import Tool
+from smolagents.utils import instance_to_source
+
+from sandkernel.exceptions import ConfigurationError
+from sandkernel.executor.variables import encode_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["Definition", "define", "document"]
+
+FINAL_ANSWER = "final_answer"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What the kernel needs to make a tool of its own.
+
+    Attributes:
+        name: What the agent calls it by.
+        code: The source of its class and of the classes that it derives from.
+        class_name: The class to make it of.
+        arguments: The constructor's arguments, in JSON.
+        imports: The modules that the code imports, without those of the standard library.
+    """
+
+    name: str
+    code: str
+    class_name: str
+    arguments: str
+    imports: tuple[str, ...]
+
+
+def define(tools: Mapping[str, Any]) -> list[Definition]:
+    """Return the definitions of tools.
+
+    Raises:
+        ConfigurationError: A tool can't be had in a kernel; the message names it and says why.
+    """
+    return [_define(name, tool) for name, tool in tools.items()]
+
+
+def document(definitions: Iterable[Definition], known: Mapping[str, Definition]) -> bytes:
+    """Return the document that makes tools in the kernel.
+
+    Args:
+        definitions: The tools that are to be there.
+        known: Those that the kernel has: only their names are sent.
+    """
+    entries = []
+    for definition in definitions:
+        entry: dict[str, Any] = {"name": definition.name}
+        if known.get(definition.name) != definition:
+            entry["code"] = definition.code
+            entry["class_name"] = definition.class_name
+            entry["arguments"] = json.loads(definition.arguments)
+            entry["is_final_answer"] = definition.name == FINAL_ANSWER
+        entries.append(entry)
+    return json.dumps(entries).encode()
+
+
+def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the user gave
+    if not isinstance(tool, Tool):
+        kind = type(tool).__name__
+        what = "managed agent" if hasattr(tool, "managed_agents") else "tool"
+        raise ConfigurationError(
+            f"The {what} {name!r} ({kind}) can't be sent to the kernel: only a smolagents Tool can, since its source "
+            "code is sent and runs there"
+        )
+    try:
+        code = _source(type(tool), tool)
+        arguments = json.dumps(_arguments(tool))
+        requirements = tool.to_dict()["requirements"]
+    except (
+        ConfigurationError,
+        SerializationError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OSError,
+        SyntaxError,
+    ) as error:
+        raise ConfigurationError(
+            f"The tool {name!r} ({type(tool).__name__}) can't be sent to the kernel, where its source code is to run: "
+            f"{error}"
+        ) from error
+    imports = tuple(module for module in requirements if module.split(".")[0] not in _PRESENT)
+    return Definition(name, code, type(tool).__name__, arguments, imports)
+
+
+# The kernel has its own `Tool`.
+_PRESENT = {*sys.stdlib_module_names, "smolagents"}
+
+
+def _source(kind: type[Any], tool: Any | None = None) -> str:  # noqa: ANN401 a Tool
+    """Return the source of a tool's class after that of the classes that it inherits from."""
+    ancestors = [base for base in kind.__mro__ if base not in Tool.__mro__]
+    for first, second in zip(ancestors, [*ancestors[1:], Tool], strict=True):
+        if first.__bases__ != (second,):
+            names = ", ".join(base.__name__ for base in first.__bases__)
+            raise ConfigurationError(
+                f"{first.__name__} inherits from {names}: only a single line of Tools can be sent"
+            )
+    parts = []
+    for ancestor in reversed(ancestors):
+        validate_tool_attributes(ancestor, check_imports=False)
+        # It looks at nothing but the class.
+        instance = tool if ancestor is kind and tool is not None else object.__new__(ancestor)
+        part = instance_to_source(instance, base_cls=Tool)
+        part = re.sub(r"^from smolagents\.tools import Tool$", "", part, flags=re.MULTILINE)
+        base = ancestor.__bases__[0].__name__
+        parts.append(
+            part.replace(f"class {ancestor.__name__}(Tool):", f"class {ancestor.__name__}({base}):", 1)
+        )
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _arguments(tool: Any) -> dict[str, Any]:  # noqa: ANN401 a Tool
+    """Return the arguments to construct an equal tool with, where they differ from the defaults.
+
+    smolagents constructs it without any, and so loses them; by convention an argument is kept as the attribute of
+    its name.
+    """
+    arguments = {}
+    for parameter in inspect.signature(type(tool).__init__).parameters.values():
+        keyword = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if parameter.name == "self" or not keyword or parameter.name not in vars(tool):
+            continue
+        value = vars(tool)[parameter.name]
+        if value is parameter.default:
+            continue
+        encoded = encode_value(value)
+        if parameter.default is parameter.empty or encoded != encode_value(parameter.default):
+            arguments[parameter.name] = encoded
+    return arguments

@@ -1,0 +1,96 @@
+"""What the tests of the executors share: a model with a script, and a stock gateway."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sandkernel import LocalExecutor
+from smolagents import CodeAgent, Model
+from smolagents.models import ChatMessage, MessageRole
+from smolagents.monitoring import LogLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class ScriptedModel(Model):
+    """Says one piece of code after the other, and remembers what it was shown before each."""
+
+    def __init__(self, *steps: str) -> None:
+        super().__init__(model_id="scripted")
+        self.steps = list(steps)
+        self.seen: list[str] = []
+
+    def generate(self, messages: list[ChatMessage], **_: Any) -> ChatMessage:
+        self.seen.append("\n".join(str(message.content) for message in messages))
+        return ChatMessage(role=MessageRole.ASSISTANT, content=f"<code>\n{self.steps.pop(0)}\n</code>")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model_id": self.model_id}
+
+
+def agent_of(executor: Any, *steps: str, **options: Any) -> CodeAgent:
+    tools = options.pop("tools", [])
+    return CodeAgent(tools, ScriptedModel(*steps), executor=executor, verbosity_level=LogLevel.OFF, **options)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    """One executor for the tests of a file: what they bind they name apart."""
+    with LocalExecutor(timeout=60) as executor:
+        yield executor
+
+
+@dataclass(frozen=True)
+class StockGateway:
+    url: str
+    token: str = field(repr=False)
+
+
+@contextmanager
+def running_gateway() -> Iterator[StockGateway]:
+    """A kernel gateway as its own command starts it: with its output limits, and without our options."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jupyter", "kernelgateway", "--ip=127.0.0.1", f"--port={port}"],
+        env={**os.environ, "KG_AUTH_TOKEN": token},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        gateway = StockGateway(f"http://127.0.0.1:{port}", token)
+        deadline = time.monotonic() + 60
+        while status(gateway, "/api") != 200:
+            assert process.poll() is None, "the gateway ended"
+            assert time.monotonic() < deadline, "the gateway does not answer"
+            time.sleep(0.05)
+        yield gateway
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def status(gateway: StockGateway, path: str) -> int:
+    request = urllib.request.Request(gateway.url + path, headers={"Authorization": f"token {gateway.token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0

@@ -1,0 +1,164 @@
+"""Executors in a program on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sandkernel import LocalExecutor
+from sandkernel.exceptions import ClosedError, ExecutionTimeout
+from sandkernel.executor.turns import Turns
+from smolagents import FinalAnswerTool
+from smolagents.utils import AgentExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+async def ticks() -> AsyncIterator[float]:
+    while True:
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        yield time.monotonic() - began
+
+
+async def longest_pause(stop: asyncio.Event) -> float:
+    longest = 0.0
+    async for tick in ticks():
+        longest = max(longest, tick)
+        if stop.is_set():
+            break
+    return longest
+
+
+async def test_a_whole_life() -> None:
+    stop = asyncio.Event()
+    watch = asyncio.create_task(longest_pause(stop))
+    executor = await LocalExecutor.acreate(timeout=60)
+    await executor.asend_tools({"final_answer": FinalAnswerTool()})
+    await executor.asend_variables({"sent": 2})
+    assert (await executor.arun("import time; time.sleep(0.3); sent + 1")).output == "3"
+    assert await executor.ainstall_packages(["json"]) == []
+    result = await executor.arun("final_answer(sent)")
+    assert (result.output, result.is_final_answer) == (2, True)
+    await executor.aclose()
+    stop.set()
+    # Booting takes a second and more: the loop ran on.
+    assert await watch < 0.5
+    with pytest.raises(ClosedError):
+        await executor.arun("1")
+
+
+async def test_errors_are_those_of_the_sync_calls(executor: LocalExecutor) -> None:
+    with pytest.raises(AgentExecutionError, match="ZeroDivisionError"):
+        await executor.arun("print('before')\n1 / 0")
+    assert executor.state["_print_outputs"] == "before\n"
+    with pytest.raises(ExecutionTimeout):
+        await executor.arun("while True: pass", timeout=0.3)
+
+
+async def test_tasks_are_served_in_order(executor: LocalExecutor) -> None:
+    await executor.arun("order = []")
+    await asyncio.gather(*(executor.arun(f"order.append({number})") for number in range(10)))
+    assert (await executor.arun("order")).output == str(list(range(10)))
+
+
+async def test_events_come_as_they_happen(executor: LocalExecutor) -> None:
+    executor.send_tools({"final_answer": FinalAnswerTool()})
+    began, seen = time.monotonic(), []
+    async for event in executor.astream(
+        "import time\nprint('one', flush=True)\ntime.sleep(0.5)\nprint('two')\n'value'"
+    ):
+        seen.append((event, time.monotonic() - began))
+    texts = [event.text for event, _ in seen[:-1]]
+    assert texts == ["one\n", "two\n", "'value'"]
+    assert seen[1][1] - seen[0][1] > 0.3
+    assert seen[-1][0].output == "'value'"
+    assert executor.last_execution.stdout == "one\ntwo\n"
+
+
+async def test_a_streamed_answer_is_the_output(executor: LocalExecutor) -> None:
+    executor.send_tools({"final_answer": FinalAnswerTool()})
+    events: list[Any] = [event async for event in executor.astream("print('a')\nfinal_answer((1,))")]
+    assert events[-1].is_final_answer
+    assert events[-1].output == (1,)
+    assert [event.text for event in events if hasattr(event, "stream")] == ["a\n"]
+
+
+async def test_a_streamed_error_is_raised(executor: LocalExecutor) -> None:
+    events = []
+    with pytest.raises(AgentExecutionError, match="ZeroDivisionError"):
+        async for event in executor.astream("print('a')\n1 / 0"):
+            events.append(event)  # noqa: PERF401
+    assert events[0].text == "a\n"
+
+
+async def test_cancelling_interrupts_the_kernel(executor: LocalExecutor) -> None:
+    task = asyncio.create_task(executor.arun("import time\nkept = 1\ntime.sleep(60)"))
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await executor.arun("kept")).output == "1"
+    assert time.monotonic() - began < 10
+
+
+async def test_a_cancelled_wait_lets_the_next_one_in(executor: LocalExecutor) -> None:
+    first = asyncio.create_task(executor.arun("import time; time.sleep(0.5); 'first'"))
+    second = asyncio.create_task(executor.arun("second_ran = True"))
+    third = asyncio.create_task(executor.arun("'second_ran' in globals()"))
+    await asyncio.sleep(0.1)
+    second.cancel()
+    assert (await first).output == "'first'"
+    assert (await third).output == "False"
+
+
+async def test_a_cancelled_creation_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[LocalExecutor] = []
+    original = LocalExecutor.__init__
+
+    def remember(self: LocalExecutor, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(LocalExecutor, "__init__", remember)
+    task = asyncio.create_task(LocalExecutor.acreate())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline = time.monotonic() + 60
+    while not (made and made[0]._session is None and made[0]._local._process.terminated):
+        assert time.monotonic() < deadline, "it is still running"
+        await asyncio.sleep(0.05)
+
+
+async def test_a_context_manager() -> None:
+    async with await LocalExecutor.acreate() as executor:
+        assert (await executor.arun("1 + 1")).output == "2"
+    assert executor._local._process.terminated
+
+
+async def test_turns_are_had_one_at_a_time_and_in_order() -> None:
+    turns, order, inside = Turns(), [], 0
+
+    async def work(number: int) -> None:
+        nonlocal inside
+        async with turns.atake():
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0)
+            order.append(number)
+            inside -= 1
+
+    def block(number: int) -> None:
+        with turns.take():
+            order.append(number)
+
+    await asyncio.gather(work(0), work(1), asyncio.to_thread(block, 2))
+    await work(3)
+    assert sorted(order[:3]) == [0, 1, 2]
+    assert order[3] == 3

@@ -1,0 +1,119 @@
+"""An executor on a gateway that already runs, as its own command starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from executor_support import StockGateway, running_gateway, status
+from sandkernel import GatewayExecutor
+from sandkernel.exceptions import (
+    AuthError,
+    BootError,
+    ConfigurationError,
+    KernelNotFoundError,
+    SandkernelError,
+)
+from smolagents import FinalAnswerTool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[StockGateway]:
+    with running_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def executor(gateway: StockGateway) -> Iterator[GatewayExecutor]:
+    with GatewayExecutor(url=gateway.url, token=gateway.token, timeout=60) as executor:
+        executor.send_tools({"final_answer": FinalAnswerTool()})
+        yield executor
+
+
+def test_code_and_answer(executor: GatewayExecutor) -> None:
+    assert executor("x = 20\nprint('here')\nx + 1").output == "21"
+    assert executor("final_answer({'x': x})").output == {"x": 20}
+
+
+def test_an_answer_that_the_output_limits_drop_arrives(executor: GatewayExecutor) -> None:
+    result = executor("final_answer('big' * 2_000_000)")
+    assert result.is_final_answer
+    assert result.output == "big" * 2_000_000
+
+
+def test_variables_larger_than_a_message_arrive(executor: GatewayExecutor) -> None:
+    import random  # noqa: PLC0415
+
+    noise = random.Random(0).randbytes(11_000_000)
+    executor.send_variables({"noise": noise})
+    assert executor("len(noise)").output == "11000000"
+
+
+def test_the_kernel_is_deleted_and_the_gateway_left(gateway: StockGateway) -> None:
+    with GatewayExecutor(url=gateway.url, token=gateway.token) as executor:
+        kernel = f"/api/kernels/{executor._session.kernel_id}"
+        assert status(gateway, kernel) == 200
+    assert status(gateway, kernel) == 404
+    assert status(gateway, "/api") == 200
+
+
+def test_a_shared_kernel_is_left_running(gateway: StockGateway, executor: GatewayExecutor) -> None:
+    kernel_id = executor._session.kernel_id
+    executor("shared = 'by both'")
+    with GatewayExecutor(url=gateway.url, token=gateway.token, kernel_id=kernel_id) as second:
+        assert second("shared").output == "'by both'"
+    assert executor("shared").output == "'by both'"
+
+
+def test_what_the_kernel_can_import_is_not_installed(executor: GatewayExecutor) -> None:
+    began = time.monotonic()
+    assert executor.install_packages(["numpy", "PIL", "os.path", "json"]) == []
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("token", "error"), [("wrong", AuthError)])
+def test_a_wrong_token(gateway: StockGateway, token: str, error: type[SandkernelError]) -> None:
+    with pytest.raises(error) as raised:
+        GatewayExecutor(url=gateway.url, token=token)
+    assert gateway.token not in str(raised.value)
+
+
+def test_an_unknown_kernel(gateway: StockGateway) -> None:
+    with pytest.raises(KernelNotFoundError):
+        GatewayExecutor(
+            url=gateway.url, token=gateway.token, kernel_id="00000000-0000-0000-0000-000000000000"
+        )
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(BootError):
+        GatewayExecutor(url="http://127.0.0.1:9", token="t", connect_timeout=0.5)
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "127.0.0.1:8888"])
+def test_a_malformed_address(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        GatewayExecutor(url=url, token="t")
+
+
+def test_the_token_is_in_no_repr(gateway: StockGateway, executor: GatewayExecutor) -> None:
+    for thing in (executor, executor._sandbox, executor._session, executor._settings):
+        assert gateway.token not in repr(thing)
+
+
+def test_the_extra_packages_of_the_constructor_are_checked(gateway: StockGateway) -> None:
+    with pytest.raises(ConfigurationError, match="neither a module nor a package requirement"):
+        GatewayExecutor(["numpy; rm -rf /"], url=gateway.url, token=gateway.token)
+
+
+def test_uv_or_pip_is_there() -> None:
+    """What the tests of failing installations in test_executor_packages.py stand on."""
+    uv = subprocess.run([sys.executable, "-m", "uv", "--version"], capture_output=True, check=False)
+    pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False)
+    assert 0 in (uv.returncode, pip.returncode)

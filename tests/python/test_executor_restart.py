@@ -1,0 +1,86 @@
+"""Kernels that lose their state: what they need is sent again, and the model is told once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sandkernel.exceptions import ExecutionTimeout, KernelDied
+from smolagents import FinalAnswerTool, tool
+from smolagents.utils import AgentExecutionError
+
+if TYPE_CHECKING:
+    from sandkernel import LocalExecutor
+
+
+@tool
+def double(number: int) -> int:
+    """Double a number.
+
+    Args:
+        number: The number.
+    """
+    return number * 2
+
+
+@pytest.fixture(autouse=True)
+def prepared(executor: LocalExecutor) -> None:
+    executor.send_variables({"sent": (1, 2)})
+    executor.send_tools({"double": double, "final_answer": FinalAnswerTool()})
+    executor("own = 'of the agent'")
+
+
+def assert_restored(executor: LocalExecutor) -> None:
+    result = executor("double(21), sent")
+    assert result.output == "(42, (1, 2))"
+    assert "restarted" not in result.logs, "the model was told twice"
+    assert executor("'own' in globals()").output == "False"
+    assert executor("final_answer((1, 2))").output == (1, 2)
+
+
+STUBBORN = """
+import time
+print('stubborn', flush=True)
+while True:
+    try:
+        while True: time.sleep(0.01)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def test_a_kernel_that_ignores_the_interrupt(executor: LocalExecutor) -> None:
+    with pytest.raises(ExecutionTimeout) as raised:
+        executor.run_code_raise_errors(STUBBORN, timeout=0.5)
+    assert raised.value.restarted is True
+    assert "0.5 s" in str(raised.value)
+    assert "was restarted" in str(raised.value)
+    assert "are gone" in str(raised.value)
+    assert executor.state["_print_outputs"] == "stubborn\n"
+    assert_restored(executor)
+
+
+def test_a_kernel_that_dies(executor: LocalExecutor) -> None:
+    with pytest.raises(KernelDied) as raised:
+        executor("print('last words', flush=True)\nimport os, time\ntime.sleep(0.2)\nos._exit(1)")
+    assert "are gone" in str(raised.value)
+    assert executor.state["_print_outputs"] == "last words\n"
+    assert_restored(executor)
+
+
+def test_a_kernel_that_was_restarted_between_steps(executor: LocalExecutor) -> None:
+    executor._session.restart()
+    result = executor("print('next step')\n1")
+    assert result.logs.startswith("[Note: the Python kernel was restarted since the last step")
+    assert result.logs.endswith("next step\n")
+    assert result.output == "1"
+    assert_restored(executor)
+
+
+def test_the_note_comes_with_an_error_too(executor: LocalExecutor) -> None:
+    executor._session.restart()
+    with pytest.raises(AgentExecutionError) as raised:
+        executor("own")
+    assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
+    assert str(raised.value).endswith("NameError: name 'own' is not defined")
+    assert_restored(executor)
