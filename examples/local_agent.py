@@ -65,7 +65,7 @@ class ScriptedModel(Model):
         super().__init__(model_id="scripted")
         self.steps = iter(STEPS)
 
-    def generate(self, messages: list[ChatMessage], **_: Any) -> ChatMessage:
+    def generate(self, *_: Any, **__: Any) -> ChatMessage:
         thought, code = next(self.steps)
         return ChatMessage(role=MessageRole.ASSISTANT, content=f"{thought}\n<code>{code}</code>")
 

@@ -7,10 +7,11 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -94,3 +95,56 @@ def status(gateway: StockGateway, path: str) -> int:
             return error.code
     except OSError:
         return 0
+
+
+@contextmanager
+def recording_proxy(port: int) -> Iterator[tuple[str, list[bytearray]]]:  # noqa: C901 two small loops
+    """A TCP proxy in front of a port; for each connection it keeps the first 64 KiB that the client sent."""
+    connections: list[bytearray] = []
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def pump(source: socket.socket, target: socket.socket, record: bytearray | None) -> None:
+        try:
+            while data := source.recv(65536):
+                if record is not None and len(record) < 65536:
+                    record += data
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", port))
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets.extend((client, server))
+            connections.append(bytearray())
+            for arguments in ((client, server, connections[-1]), (server, client, None)):
+                threads.append(threading.Thread(target=pump, args=arguments))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+        finally:
+            # `close` alone leaves the thread in `accept`.
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join(10)
+            for end in sockets:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(10)
+            for end in sockets:
+                end.close()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from executor_support import ScriptedModel, agent_of, running_gateway
+from executor_support import ScriptedModel, agent_of
 from sandkernel import GatewayExecutor, LocalExecutor
 from smolagents import CodeAgent, Tool, tool
 from smolagents import models as smolagents_models
@@ -81,15 +81,14 @@ def test_a_saved_agent_is_loaded_with_an_executor_of_its_settings() -> None:
         assert second.load_agent(again).run("Once more.") == 42
 
 
-def test_a_saved_agent_on_a_gateway_holds_no_token() -> None:
-    with running_gateway() as gateway:
-        with GatewayExecutor(url=gateway.url, token=gateway.token) as executor:
-            agent = agent_of(executor)
-            record = saved(agent)
-        assert gateway.token not in json.dumps(record)
-        assert record["executor_type"] == "sandkernel.GatewayExecutor"
-        with GatewayExecutor(**record["executor_kwargs"], token=gateway.token) as again:
-            assert again("1 + 1").output == "2"
+def test_a_saved_agent_on_a_gateway_holds_no_token(executor: LocalExecutor) -> None:
+    endpoint = executor._local.endpoint
+    with GatewayExecutor(url=endpoint.url, token=endpoint.token) as remote:
+        record = saved(agent_of(remote))
+    assert endpoint.token not in json.dumps(record)
+    assert record["executor_type"] == "sandkernel.GatewayExecutor"
+    with GatewayExecutor(**record["executor_kwargs"], token=endpoint.token) as again:
+        assert again("1 + 1").output == "2"
 
 
 def test_a_subclass_of_the_agent_is_found(executor: LocalExecutor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ async def test_events_come_as_they_happen(executor: LocalExecutor) -> None:
     async for event in executor.astream(
         "import time\nprint('one', flush=True)\ntime.sleep(0.5)\nprint('two')\n'value'"
     ):
-        seen.append((event, time.monotonic() - began))
+        seen.append((event, time.monotonic() - began))  # noqa: PERF401 for its type
     texts = [event.text for event, _ in seen[:-1]]
     assert texts == ["one\n", "two\n", "'value'"]
     assert seen[1][1] - seen[0][1] > 0.3
@@ -89,10 +90,19 @@ async def test_a_streamed_answer_is_the_output(executor: LocalExecutor) -> None:
 
 async def test_a_streamed_error_is_raised(executor: LocalExecutor) -> None:
     events = []
-    with pytest.raises(AgentExecutionError, match="ZeroDivisionError"):
+    with pytest.raises(AgentExecutionError, match="ZeroDivisionError"):  # noqa: PT012
         async for event in executor.astream("print('a')\n1 / 0"):
-            events.append(event)  # noqa: PERF401
+            events.append(event)  # noqa: PERF401 a comprehension would lose those before the error
     assert events[0].text == "a\n"
+
+
+async def test_who_stops_listening_stops_the_code(executor: LocalExecutor) -> None:
+    began = time.monotonic()
+    async with contextlib.aclosing(executor.astream("print('a', flush=True)\nwhile True: pass")) as events:
+        async for _ in events:
+            break
+    assert (await executor.arun("'next'")).output == "'next'"
+    assert time.monotonic() - began < 10
 
 
 async def test_cancelling_interrupts_the_kernel(executor: LocalExecutor) -> None:

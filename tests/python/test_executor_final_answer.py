@@ -47,7 +47,7 @@ def answer(executor: LocalExecutor, code: str) -> Any:
         ('final_answer("""several\nlines""")', "several\nlines"),
         ("text = '''holds\nfinal_answer(5)\n'''\nfinal_answer(text)", "holds\nfinal_answer(5)\n"),
         (
-            "number = 2\nif number == 1:\n    final_answer('One')\nelif number == 2:\n    final_answer('Two')",
+            "n = 2\nif n == 1:\n    final_answer('One')\nelif n == 2:\n    final_answer('Two')",
             "Two",
         ),
         ("def finish():\n    final_answer('function')\nfinish()", "function"),
@@ -58,6 +58,8 @@ def answer(executor: LocalExecutor, code: str) -> Any:
         ("try:\n    final_answer('before')\nfinally:\n    1 / 0", "before"),
         ("import asyncio\nawait asyncio.sleep(0)\nfinal_answer('await')", "await"),
         (GATHER, 1),
+        ("%%capture\nfinal_answer('captured')", "captured"),
+        ("from IPython.utils.io import capture_output\nwith capture_output(): final_answer('held')", "held"),
         ("[final_answer(x) for x in 'abc']", "a"),
     ],
 )
@@ -253,3 +255,19 @@ def test_an_answer_given_before_a_timeout_stands(executor: LocalExecutor) -> Non
     result = executor.run_code_raise_errors(code, timeout=0.5)
     assert result.is_final_answer
     assert result.output == "in time"
+
+
+def test_an_answer_beyond_the_bound_is_said() -> None:
+    with LocalExecutor(session_options={"max_result_bytes": 100_000}) as small:
+        small.send_tools({"final_answer": FinalAnswerTool()})
+        with pytest.raises(PayloadError, match="takes 200002 bytes, and max_result_bytes allows 100000"):
+            small("final_answer('x' * 200_000)")
+        assert answer(small, "final_answer('x' * 20_000)") == "x" * 20_000
+
+
+@pytest.mark.parametrize("size", [10, 10**14])
+def test_a_forged_ticket_is_refused(executor: LocalExecutor, size: int) -> None:
+    ticket = f"sandkernel:{'0' * 32}:{size}"
+    with pytest.raises(PayloadError):
+        executor(f"class FinalAnswerException(BaseException): pass\nraise FinalAnswerException({ticket!r})")
+    assert answer(executor, "final_answer(1)") == 1

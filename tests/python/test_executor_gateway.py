@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from executor_support import StockGateway, running_gateway, status
+from executor_support import StockGateway, recording_proxy, running_gateway, status
 from sandkernel import GatewayExecutor
 from sandkernel.exceptions import (
     AuthError,
@@ -50,9 +50,9 @@ def test_an_answer_that_the_output_limits_drop_arrives(executor: GatewayExecutor
 def test_variables_larger_than_a_message_arrive(executor: GatewayExecutor) -> None:
     import random  # noqa: PLC0415
 
-    noise = random.Random(0).randbytes(11_000_000)
+    noise = random.Random(0).randbytes(8_000_000)
     executor.send_variables({"noise": noise})
-    assert executor("len(noise)").output == "11000000"
+    assert executor("len(noise)").output == "8000000"
 
 
 def test_the_kernel_is_deleted_and_the_gateway_left(gateway: StockGateway) -> None:
@@ -110,6 +110,22 @@ def test_the_token_is_in_no_repr(gateway: StockGateway, executor: GatewayExecuto
 def test_the_extra_packages_of_the_constructor_are_checked(gateway: StockGateway) -> None:
     with pytest.raises(ConfigurationError, match="neither a module nor a package requirement"):
         GatewayExecutor(["numpy; rm -rf /"], url=gateway.url, token=gateway.token)
+
+
+def test_one_connection_serves_all_and_the_token_is_in_no_address(gateway: StockGateway) -> None:
+    port = int(gateway.url.rpartition(":")[2])
+    with recording_proxy(port) as (url, connections):
+        with GatewayExecutor(url=url, token=gateway.token) as executor:
+            executor("1")
+            before = len(connections)
+            for number in range(20):
+                assert executor(f"{number}").output == str(number)
+            assert len(connections) == before
+        requests = [bytes(data) for data in connections]
+    assert any(data.startswith(b"GET /api/kernels/") for data in requests)
+    for data in requests:
+        addresses = [line for line in data.split(b"\r\n") if line.endswith(b"HTTP/1.1")]
+        assert gateway.token.encode() not in b"".join(addresses)
 
 
 def test_uv_or_pip_is_there() -> None:

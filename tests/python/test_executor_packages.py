@@ -60,7 +60,7 @@ def test_a_package_is_there_at_once(executor: LocalExecutor, wheel: Path) -> Non
 
 
 def test_a_version_is_a_requirement_too(executor: LocalExecutor, wheel: Path) -> None:
-    with pytest.raises(PackageInstallError, match="sandkernel.sample"):
+    with pytest.raises(PackageInstallError, match=r"sandkernel.sample"):
         executor.install_packages([f"{wheel.name.partition('-')[0]}>=2"])
 
 

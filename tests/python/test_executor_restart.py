@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sandkernel import LocalExecutor
 from sandkernel.exceptions import ExecutionTimeout, KernelDied
 from smolagents import FinalAnswerTool, tool
 from smolagents.utils import AgentExecutionError
 
 if TYPE_CHECKING:
-    from sandkernel import LocalExecutor
+    from collections.abc import Iterator
 
 
 @tool
@@ -21,6 +22,12 @@ def double(number: int) -> int:
         number: The number.
     """
     return number * 2
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    with LocalExecutor(timeout=60, session_options={"interrupt_grace": 1}) as executor:
+        yield executor
 
 
 @pytest.fixture(autouse=True)
@@ -83,4 +90,13 @@ def test_the_note_comes_with_an_error_too(executor: LocalExecutor) -> None:
         executor("own")
     assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
     assert str(raised.value).endswith("NameError: name 'own' is not defined")
+    assert_restored(executor)
+
+
+def test_the_note_comes_with_a_timeout_too(executor: LocalExecutor) -> None:
+    executor._session.restart()
+    with pytest.raises(ExecutionTimeout) as raised:
+        executor.run_code_raise_errors("while True: pass", timeout=0.3)
+    assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
+    assert "are kept" in str(raised.value)
     assert_restored(executor)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
-from sandkernel import LocalExecutor
 from sandkernel.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from sandkernel import LocalExecutor
 from smolagents import CodeAgent, FinalAnswerTool, Tool, tool
 from smolagents.models import Model
 from smolagents.utils import AgentExecutionError

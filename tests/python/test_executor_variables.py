@@ -64,15 +64,15 @@ def test_large_variables_arrive_whole(executor: LocalExecutor, character: str) -
 
 
 def test_what_does_not_shrink_travels_in_pieces(executor: LocalExecutor) -> None:
-    noise = np.random.default_rng(0).bytes(9_000_000)
+    noise = np.random.default_rng(0).bytes(4_000_000)
     executor.send_variables({"noise": noise})
     import hashlib  # noqa: PLC0415
 
     expected = hashlib.sha256(noise).hexdigest()
     assert executor("import hashlib; hashlib.sha256(noise).hexdigest()").output == repr(expected)
-    # IPython would keep the source of every cell, and so three copies of it.
+    # IPython would keep the source of every cell, and so a copy of it.
     held = executor(
-        "import linecache; max(len(''.join(entry[2])) for entry in linecache.cache.values() if len(entry) > 2)"
+        "import linecache; max(len(''.join(e[2])) for e in linecache.cache.values() if len(e) > 2)"
     )
     assert int(held.output) < 1_000_000
 
@@ -87,7 +87,7 @@ def test_a_variable_that_is_too_deep_is_named(executor: LocalExecutor) -> None:
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(PayloadError, match="'deep' of type list.*nested too deeply"):
+    with pytest.raises(PayloadError, match=r"'deep' of type list.*nested too deeply"):
         executor.send_variables({"deep": deep})
 
 

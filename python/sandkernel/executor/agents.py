@@ -1,19 +1,21 @@
 """Keeps a saved agent from running its code on the host.
 
-smolagents 1.26 writes `executor_type` and `executor_kwargs` into `CodeAgent.to_dict()`, and an agent that was given
-`executor=` has the type "local": loaded again, it would run the code of its model in the host's own process, without
-a word. What could be done about it without changing smolagents:
+smolagents 1.26 writes `executor_type` and `executor_kwargs` into `CodeAgent.to_dict()`, and an agent that was
+given `executor=` has the type "local": loaded again, it would run the code of its model in the host's own
+process, without a word. What could be done about it without changing smolagents:
 
 * Nothing, and a warning in the documentation: the danger stays.
 * `CodeAgent(..., executor=e, executor_type=..., executor_kwargs=...)`: works, where the user knows of it.
-* A subclass of `CodeAgent`: works, where the user takes it; `from_dict` of a managed agent does not know the class.
-* `send_tools` and `send_variables` are not told the agent, and come too late for an agent that is saved before a run.
-* The constructor asks for the executor's truth (`executor or self.create_python_executor()`) right after it has set
-  `executor_type`: there the executor can find the agent that it is given to, in the frame that asks.
+* A subclass of `CodeAgent`: works, where the user takes it; `from_dict` of a managed agent does not know the
+  class.
+* `send_tools` and `send_variables` are not told the agent, and come too late for an agent that is saved
+  before a run.
+* The constructor asks for the executor's truth (`executor or self.create_python_executor()`) right after it
+  has set `executor_type`: there the executor can find the agent that it is given to, in the frame that asks.
 
-The last is done, since it alone needs nothing of the user; `KernelExecutor.bind` does the same in the open. The
-agent's dictionary then names a type that smolagents does not know, so that loading it fails loudly (`ValueError:
-Unsupported executor type`) unless it is given an executor: `executor.load_agent(saved)`.
+The last is done, since it alone needs nothing of the user; `KernelExecutor.bind` does the same in the open.
+The agent's dictionary then names a type that smolagents does not know, so that loading it fails loudly
+(`ValueError: Unsupported executor type`) unless it is given an executor: `executor.load_agent(saved)`.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ def bind_caller(
 def load(saved: Mapping[str, Any], executor: object, **options: Any) -> Any:  # noqa: ANN401 a CodeAgent
     """Load a saved agent so that its tools can be sent to a kernel.
 
-    smolagents makes the classes of its tools by `exec`, which keeps no source; without one they can be neither sent
-    nor saved again. So the source goes to where smolagents looks for it first.
+    smolagents makes the classes of its tools by `exec`, which keeps no source; without one they can be
+    neither sent nor saved again. So the source goes to where smolagents looks for it first.
     """
     from smolagents import CodeAgent  # noqa: PLC0415 a cycle while smolagents itself is imported
 

@@ -18,7 +18,7 @@ from sandkernel.exceptions import PayloadError
 if TYPE_CHECKING:
     from sandkernel import Execution, Result
 
-__all__ = ["Ticket", "decode", "from_error", "from_results", "output", "ticket"]
+__all__ = ["Ticket", "decode", "from_error", "from_results", "output", "piece", "ticket"]
 
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
@@ -105,10 +105,29 @@ def ticket(execution: Execution) -> Ticket | None:
     return Ticket(matched[1], int(matched[2])) if matched else None
 
 
+def piece(execution: Execution) -> tuple[str, bytes]:
+    """Return the form and the next bytes of an answer that is asked for in pieces.
+
+    Raises:
+        PayloadError: The kernel does not have it, or what it replied is no piece.
+    """
+    error = execution.error
+    if error is not None and error.name == "Reply":
+        form, _, text = error.value.partition(":")
+        try:
+            payload = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            payload = b""
+        if payload:
+            return form, payload
+    raise PayloadError("The final answer did not arrive whole: give it again, or a smaller one")
+
+
 def output(execution: Execution) -> Any:  # noqa: ANN401 text, an image or None
     """Return the value of the last expression: its text, or a PIL image where it is one.
 
-    Where there is no such value, it is the last image that was displayed, and `None` where there is none either.
+    Where there is no such value, it is the last image that was displayed, and `None` where there is none
+    either.
     """
     expressions = [result for result in execution.results if result.kind == "execute_result"]
     if expressions:

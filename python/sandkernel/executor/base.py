@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import importlib.resources
 import json
 import sys
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.local_python_executor import CodeOutput
@@ -46,10 +46,12 @@ T = TypeVar("T")
 SETUP_TIMEOUT = 120.0
 INSTALL_TIMEOUT = 900.0
 ANSWER_PIECE_BYTES = 1 << 20
+# What `Session.connect` has for `max_result_bytes`.
+DEFAULT_RESULT_BYTES = 256 << 20
 
 STATE_LOST = (
-    "all variables, imports and functions that earlier steps defined are gone, and must be defined again if needed "
-    "(the tools are still available)"
+    "all variables, imports and functions that earlier steps defined are gone, and must be defined again if "
+    "needed (the tools are still available)"
 )
 NOTICE = f"[Note: the Python kernel was restarted since the last step: {STATE_LOST}.]"
 
@@ -64,22 +66,25 @@ class _Quiet:
 class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents has no types
     """Runs an agent's code in the kernel of a sandbox.
 
-    The base of the executors; on its own, it is for a sandbox of yours. It is thread-safe: calls are served in the
-    order in which they come. Close it with `cleanup()`, or use it as a context manager.
+    The base of the executors; on its own, it is for a sandbox of yours. It is thread-safe: calls are served
+    in the order in which they come. Close it with `cleanup()`, or use it as a context manager.
 
-    A saved agent names its executor's class and settings (never a token), and smolagents refuses to load it without
-    an executor: `LocalExecutor(**saved["executor_kwargs"]).load_agent(saved)`. Otherwise smolagents would load it
-    with an executor in the host's process, without a word. The agent is found when its constructor takes the
-    executor; where it is given the executor later, or Python has no frames to look at, call `bind(agent)`.
+    A saved agent names its executor's class and settings (never a token), and smolagents refuses to load it
+    without an executor: `LocalExecutor(**saved["executor_kwargs"]).load_agent(saved)`. Otherwise smolagents
+    would load it with an executor in the host's process, without a word. The agent is found when its
+    constructor takes the executor; where it is given the executor later, or Python has no frames to look at,
+    call `bind(agent)`.
 
     Args:
         sandbox: Runs the gateway. The executor ends it.
-        additional_imports: Packages to install, by the names under which they are imported, or as requirements.
+        additional_imports: Packages to install, by the names under which they are imported, or as
+            requirements.
         logger: A logger of smolagents; `None` for silence.
-        allow_pickle: Whether values without a safe form travel as pickles. Loading one runs code that the kernel
-            chose, in this process: leave it off unless you trust the sandbox.
+        allow_pickle: Whether values without a safe form travel as pickles. Loading one runs code that the
+            kernel chose, in this process: leave it off unless you trust the sandbox.
         timeout: The seconds that an execution may take; `None` for no limit.
-        max_logs_length: The characters of an execution's output that the model is shown: its head and its tail.
+        max_logs_length: The characters of an execution's output that the model is shown: its head and its
+            tail.
         install: Whether `additional_imports` still have to be installed, in the kernel.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
 
@@ -131,12 +136,14 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self._loss_told = False
             self._notice = ""
             endpoint = sandbox.endpoint
+            options = dict(session_options or {})
+            self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
             self._session = Session.connect(
                 endpoint.url,
                 endpoint.token or None,
                 kernel_id=endpoint.kernel_id,
                 ca_certificates=endpoint.ca_certificates,
-                **(session_options or {}),
+                **options,
             )
             if install:
                 self.install_packages(self.additional_imports)
@@ -162,18 +169,21 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def run_code_raise_errors(self, code: str, *, timeout: float | EllipsisType | None = ...) -> CodeOutput:
         """Run code in the kernel.
 
-        A final answer ends it: the first one given stands, also where the code catches the exception that ends it,
-        goes on, or fails later.
+        A final answer ends it: the first one given stands, also where the code catches the exception that
+        ends it, goes on, or fails later.
 
         Args:
             code: The code.
-            timeout: The seconds that it may take, `None` for no limit; the executor's own `timeout` by default.
+            timeout: The seconds that it may take, `None` for no limit; the executor's own `timeout` by
+                default.
 
         Returns:
-            The value of the last expression (its text, or a PIL image) or the final answer, and what was printed.
+            The value of the last expression (its text, or a PIL image) or the final answer, and what was
+            printed.
 
         Raises:
-            AgentExecutionError: The code raised an error. The message is the traceback, as the model is to see it.
+            AgentExecutionError: The code raised an error. The message is the traceback, as the model is to
+                see it.
             ExecutionTimeout: It took longer than `timeout`.
             KernelDied: The kernel's process ended.
             PayloadError: The final answer can't be decoded.
@@ -223,15 +233,15 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         return self._drive(self._install_packages(additional_imports))
 
     def bind(self, agent: Any) -> None:  # noqa: ANN401 a CodeAgent
-        """Make `agent.to_dict()` name this executor and its settings, so that it can't be loaded without one."""
+        """Make `agent.to_dict()` name this executor: what is saved can't be loaded without one."""
         agents.bind(agent, self.executor_type, self._settings)
 
     def load_agent(self, saved: Mapping[str, Any], **options: Any) -> Any:  # noqa: ANN401 a CodeAgent
         """Load an agent that `CodeAgent.to_dict()` saved, with this executor.
 
         Args:
-            saved: The agent's dictionary. Its tools are code, which smolagents runs in this process to load them:
-                load none that you don't trust.
+            saved: The agent's dictionary. Its tools are code, which smolagents runs in this process to load
+                them: load none that you don't trust.
             options: What else `CodeAgent.from_dict` takes, for example `model`.
 
         Returns:
@@ -285,8 +295,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         The last thing yielded is the `CodeOutput`; an error of the code is raised after its event.
         """
         plan = self._execute(code, timeout)
-        async with self._turns.atake():
-            async for event in astream(plan, self._open()):
+        async with self._turns.atake(), aclosing(astream(plan, self._open())) as events:
+            async for event in events:
                 if isinstance(event, Outcome):
                     yield event.value
                 elif answers.MIME not in getattr(event, "data", ()):
@@ -345,14 +355,19 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self._notice = NOTICE
         self._loss_told = False
         self._defined = {}
-        yield from self._deliver_variables(self._variables)
+        if self._variables:
+            document = variables.encode(self._variables, allow_pickle=self.allow_pickle)
+            yield from self._deliver_variables(document)
         yield from self._deliver_tools(self._tools)
         self._generation = generation
 
     def _execute(self, code: str, timeout: float | EllipsisType | None) -> Plan[CodeOutput]:
+        # Not a plan itself: what can't work is said before waiting for a turn.
         if not isinstance(code, str):
             raise ConfigurationError(f"The code is a str, not {type(code).__name__}")
-        limit = self.timeout if timeout is ... else timeout
+        return self._execution(code, self.timeout if timeout is ... else timeout)
+
+    def _execution(self, code: str, limit: float | None) -> Plan[CodeOutput]:
         self.state["_print_outputs"] = ""
         yield from self._prepare()
         notice, self._notice = self._notice, ""
@@ -361,10 +376,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         except InterruptedExecutionError as error:
             self._loss_told = _is_state_lost(error)
             if error.execution is None:
-                raise _explain(error, limit) from error
+                raise _explain(error, limit, notice) from error
             self._remember(error.execution)
             if answers.from_results(error.execution) is None:
-                raise _explain(error, limit) from error
+                raise _explain(error, limit, notice) from error
             execution = error.execution
         return (yield from self._conclude(execution, notice))
 
@@ -389,15 +404,17 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         return CodeOutput(output=answers.output(execution), logs=prefix + shown, is_final_answer=False)
 
     def _fetch(self, ticket: answers.Ticket) -> Plan[tuple[str, bytes]]:
-        """Ask for an answer that was published and did not arrive: a gateway's output limits drop large messages."""
+        """Ask for an answer that did not arrive, since a gateway's output limits drop large messages."""
+        if ticket.size > self._max_answer_bytes:
+            raise PayloadError(
+                f"The final answer is too large: it takes {ticket.size} bytes, and max_result_bytes allows "
+                f"{self._max_answer_bytes}. Give a summary, or a part of it"
+            )
         form, payload = "safe", bytearray()
         while len(payload) < ticket.size:
-            arguments = f"{ticket.name!r},{len(payload)},{ANSWER_PIECE_BYTES}"
-            reply = yield from self._ask(f"answer_piece({arguments})")
-            form, _, text = reply.partition(":")
-            piece = base64.b64decode(text)
-            if not piece:
-                raise PayloadError(f"The final answer of {ticket.size} bytes did not arrive whole")
+            call = f"answer_piece({ticket.name!r},{len(payload)},{ANSWER_PIECE_BYTES})"
+            execution: Execution = yield Request(f"__import__('_sandkernel').{call}", SETUP_TIMEOUT)
+            form, piece = answers.piece(execution)
             payload += piece
         return form, bytes(payload)
 
@@ -419,15 +436,12 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def _send_variables(self, values: Mapping[str, Any]) -> Plan[None]:
         if not values:
             return
-        variables.encode(values, allow_pickle=self.allow_pickle)
+        document = variables.encode(values, allow_pickle=self.allow_pickle)
         yield from self._prepare()
-        yield from self._deliver_variables(values)
+        yield from self._deliver_variables(document)
         self._variables.update(values)
 
-    def _deliver_variables(self, values: Mapping[str, Any]) -> Plan[None]:
-        if not values:
-            return
-        document = variables.encode(values, allow_pickle=self.allow_pickle)
+    def _deliver_variables(self, document: bytes) -> Plan[None]:
         for code in variables.pieces("receive_variables", document):
             execution = yield Request(code, SETUP_TIMEOUT)
             if execution.error is not None:
@@ -503,7 +517,8 @@ def _setup(*, allow_pickle: bool) -> str:
     return (
         "(lambda m: (exec(compile("
         f"{source!r}, '<sandkernel>', 'exec'), m.__dict__), setattr(m, 'allow_pickle', {allow_pickle!r}), "
-        "__import__('sys').modules.__setitem__('_sandkernel', m)))(__import__('types').ModuleType('_sandkernel'))"
+        "__import__('sys').modules.__setitem__('_sandkernel', m)))"
+        "(__import__('types').ModuleType('_sandkernel'))"
     )
 
 
@@ -511,10 +526,11 @@ def _is_state_lost(error: InterruptedExecutionError) -> bool:
     return isinstance(error, KernelDied) or (isinstance(error, ExecutionTimeout) and error.restarted)
 
 
-def _explain(error: InterruptedExecutionError, limit: float | None) -> InterruptedExecutionError:
+def _explain(error: InterruptedExecutionError, limit: float | None, notice: str) -> InterruptedExecutionError:
     """Return the error in words that help a model."""
+    prefix = f"{notice}\n" if notice and not _is_state_lost(error) else ""
     if isinstance(error, ExecutionTimeout):
-        message = f"The code was stopped: it ran longer than its time limit of {limit:g} s"
+        message = f"{prefix}The code was stopped: it ran longer than its time limit of {limit:g} s"
         if error.restarted:
             message += (
                 f" and did not react to an interrupt, so the Python kernel was restarted: {STATE_LOST}."
@@ -524,8 +540,8 @@ def _explain(error: InterruptedExecutionError, limit: float | None) -> Interrupt
         return ExecutionTimeout(message, error.execution, restarted=error.restarted)
     if isinstance(error, KernelDied):
         message = (
-            "The Python kernel died while it ran the code (out of memory, a crash in a library, or the code ended "
-            f"the process): {STATE_LOST}."
+            "The Python kernel died while it ran the code (out of memory, a crash in a library, or the code "
+            f"ended the process): {STATE_LOST}."
         )
         return KernelDied(message, error.execution)
     return error

@@ -19,13 +19,13 @@ class GatewayExecutor(KernelExecutor):
     """Runs an agent's code in a kernel of a kernel gateway or Jupyter server that already runs.
 
     Args:
-        additional_imports: Packages to install, by the names under which they are imported, or as requirements.
-            What the kernel can't import yet goes into its own environment, with its uv or pip.
+        additional_imports: Packages to install, by the names under which they are imported, or as
+            requirements. What the kernel can't import yet goes into its own environment, with its uv or pip.
         logger: A logger of smolagents; `None` for silence.
         allow_pickle: Whether values without a safe form travel as pickles; see `KernelExecutor`.
         url: The gateway's address, `http://` or `https://`. The token does not belong into it.
-        token: The gateway's token, if it asks for one. It travels in a header, and stands in no log and no saved
-            agent.
+        token: The gateway's token, if it asks for one. It travels in a header, and stands in no log and no
+            saved agent.
         kernel_id: A kernel to share, which `cleanup()` leaves running; by default one is started and deleted.
         kernel_name: The kind of kernel to start; the gateway's default if `None`.
         ca_certificates: A file of certificates to trust in addition, in PEM.

@@ -20,13 +20,13 @@ __all__ = ["LocalExecutor"]
 class LocalExecutor(KernelExecutor):
     """Runs an agent's code in a kernel on this machine: no account is needed.
 
-    This is no isolation boundary. The code runs as your user: it can read your files, use your network and end your
-    processes. It keeps the agent's code out of your program's process, no more. For code that you don't trust, run
-    the gateway in a container or a virtual machine of its own.
+    This is no isolation boundary. The code runs as your user: it can read your files, use your network and
+    end your processes. It keeps the agent's code out of your program's process, no more. For code that you
+    don't trust, run the gateway in a container or a virtual machine of its own.
 
     Args:
-        additional_imports: Packages to install, by the names under which they are imported, or as requirements.
-            They go into an environment of their own, never into yours.
+        additional_imports: Packages to install, by the names under which they are imported, or as
+            requirements. They go into an environment of their own, never into yours.
         logger: A logger of smolagents; `None` for silence.
         allow_pickle: Whether values without a safe form travel as pickles; see `KernelExecutor`.
         timeout: The seconds that an execution may take; `None` for no limit.

@@ -1,7 +1,7 @@
 """One plan for two worlds: what is asked of the kernel, apart from how it is waited for.
 
-A plan is a generator that yields what it needs and is sent the outcome. So each operation of an executor is written
-once, and runs in a thread (`drive`) and in a task (`adrive`) alike.
+A plan is a generator that yields what it needs and is sent the outcome. So each operation of an executor is
+written once, and runs in a thread (`drive`) and in a task (`adrive`) alike.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def drive(plan: Plan[T], session: Session) -> T:
                 outcome = (
                     step.function() if isinstance(step, Work) else session.run(step.code, **_options(step))
                 )
-            except BaseException as error:  # noqa: BLE001 the plan decides
+            except BaseException as error:  # noqa: BLE001, PERF203 the plan decides
                 step = plan.throw(error)
             else:
                 step = plan.send(outcome)
@@ -77,7 +77,7 @@ async def adrive(plan: Plan[T], session: Session) -> T:
         while True:
             try:
                 outcome = await _attempt(step, session)
-            except BaseException as error:  # noqa: BLE001 the plan decides
+            except BaseException as error:  # noqa: BLE001, PERF203 the plan decides
                 step = plan.throw(error)
             else:
                 step = plan.send(outcome)
@@ -87,7 +87,7 @@ async def adrive(plan: Plan[T], session: Session) -> T:
 
 
 async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None]:
-    """Carry out a plan in this task, and yield the events of code that is not ours; last comes an `Outcome`."""
+    """Carry out a plan in this task, and yield the events of code that is not ours; at last, an `Outcome`."""
     try:
         step = next(plan)
         while True:
@@ -103,7 +103,7 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
                     outcome: object = stream.execution
                 else:
                     outcome = await _attempt(step, session)
-            except GeneratorExit:
+            except GeneratorExit:  # noqa: PERF203
                 plan.close()
                 raise
             except BaseException as error:  # noqa: BLE001 the plan decides

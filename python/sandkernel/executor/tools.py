@@ -77,8 +77,8 @@ def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the us
         kind = type(tool).__name__
         what = "managed agent" if hasattr(tool, "managed_agents") else "tool"
         raise ConfigurationError(
-            f"The {what} {name!r} ({kind}) can't be sent to the kernel: only a smolagents Tool can, since its source "
-            "code is sent and runs there"
+            f"The {what} {name!r} ({kind}) can't be sent to the kernel: only a smolagents Tool can, since "
+            "its source code is sent and runs there"
         )
     try:
         code = _source(type(tool), tool)
@@ -94,8 +94,8 @@ def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the us
         SyntaxError,
     ) as error:
         raise ConfigurationError(
-            f"The tool {name!r} ({type(tool).__name__}) can't be sent to the kernel, where its source code is to run: "
-            f"{error}"
+            f"The tool {name!r} ({type(tool).__name__}) can't be sent to the kernel, where its source code "
+            f"is to run: {error}"
         ) from error
     imports = tuple(module for module in requirements if module.split(".")[0] not in _PRESENT)
     return Definition(name, code, type(tool).__name__, arguments, imports)
@@ -131,8 +131,8 @@ def _source(kind: type[Any], tool: Any | None = None) -> str:  # noqa: ANN401 a 
 def _arguments(tool: Any) -> dict[str, Any]:  # noqa: ANN401 a Tool
     """Return the arguments to construct an equal tool with, where they differ from the defaults.
 
-    smolagents constructs it without any, and so loses them; by convention an argument is kept as the attribute of
-    its name.
+    smolagents constructs it without any, and so loses them; by convention an argument is kept as the
+    attribute of its name.
     """
     arguments = {}
     for parameter in inspect.signature(type(tool).__init__).parameters.values():

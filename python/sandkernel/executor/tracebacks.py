@@ -26,8 +26,8 @@ _LIBRARY = re.compile(r"File (?!tool )")
 def render(error: ExecutionError) -> str:
     """Return the traceback of an error, cut down to what the agent's code can mend.
 
-    Kept are the frames of the agent's cells and tools, and the last two of the libraries that it called; the frames
-    of IPython, ipykernel and our own are left out.
+    Kept are the frames of the agent's cells and tools, and the last two of the libraries that it called; the
+    frames of IPython, ipykernel and our own are left out.
 
     Args:
         error: An error whose traceback is IPython's.

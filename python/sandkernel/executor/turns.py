@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Turns:
     """A lock that is handed on in the order of the calls.
 
-    `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads. Each caller waits for the one before it.
+    `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads. Each caller waits for the one before
+    it.
     """
 
     def __init__(self) -> None:

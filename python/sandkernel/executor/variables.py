@@ -67,9 +67,9 @@ def _encode_variable(name: str, value: object, *, allow_pickle: bool) -> tuple[s
 def _refusal(name: str, value: object, error: Exception) -> str:
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"{error}"
     return (
-        f"The variable {name!r} of type {type(value).__name__} can't be sent to the kernel: {reason:.500}. Send text, "
-        "numbers, lists, dicts, dates, numpy arrays, PIL images or dataclasses; what can only be had on this machine, "
-        "such as an open client, can be no variable of the kernel"
+        f"The variable {name!r} of type {type(value).__name__} can't be sent to the kernel: {reason:.500}. "
+        "Send text, numbers, lists, dicts, dates, numpy arrays, PIL images or dataclasses; what can only be "
+        "had on this machine, such as an open client, can be no variable of the kernel"
     )
 
 

@@ -1,8 +1,8 @@
 """Runs inside the kernel, as the module `_sandkernel`.
 
-The executor sends this file as text before anything else, so it knows nothing of sandkernel, needs the standard
-library and IPython alone, and runs on Python 3.8. Of the user's namespace it binds the tools and the variables
-that the executor sends, and the modules that smolagents imports there; nothing else.
+The executor sends this file as text before anything else, so it knows nothing of sandkernel, needs the
+standard library and IPython alone, and runs on Python 3.8. Of the user's namespace it binds the tools and the
+variables that the executor sends, and the modules that smolagents imports there; nothing else.
 """
 
 import base64
@@ -34,6 +34,9 @@ BASE_MODULES = (
 
 # Set by the executor: whether a value that has no safe form may travel as a pickle.
 allow_pickle = False
+
+# The real one: `%%capture` puts another in its place for a while.
+_publisher = get_ipython().display_pub  # noqa: F821 IPython puts it into builtins
 
 _pieces = {}
 _tools = {}
@@ -110,8 +113,7 @@ def _user_namespace():
 
 def _send_answer(value):
     global _answer
-    publisher = get_ipython().display_pub  # noqa: F821
-    parent = publisher.parent_header
+    parent = _publisher.parent_header
     execution = parent.get("header", parent).get("msg_id")
     if _answer is not None and _answer["execution"] == execution:
         # The first answer stands; whoever caught its exception is stopped once more.
@@ -128,8 +130,13 @@ def _send_answer(value):
         "metadata": {},
         "transient": {},
     }
-    publisher.session.send(
-        publisher.pub_socket, "display_data", content, parent=parent, ident=publisher.topic, buffers=[payload]
+    _publisher.session.send(
+        _publisher.pub_socket,
+        "display_data",
+        content,
+        parent=parent,
+        ident=_publisher.topic,
+        buffers=[payload],
     )
     raise FinalAnswerException(ticket)
 
@@ -180,7 +187,7 @@ def to_safe(value):
     return _library_to_safe(value)
 
 
-def _library_to_safe(value):
+def _library_to_safe(value):  # noqa: C901 one branch for each type
     import dataclasses
     import datetime
     import decimal
@@ -221,8 +228,8 @@ def _library_to_safe(value):
             "data": {field.name: to_safe(getattr(value, field.name)) for field in dataclasses.fields(value)},
         }
     raise AnswerError(
-        "The final answer can't be sent: it holds an object of type %s. Give text, numbers, lists, dicts, dates, "
-        "numpy arrays, PIL images or dataclasses instead." % type(value).__name__
+        "The final answer can't be sent: it holds an object of type %s. Give text, numbers, lists, dicts, "
+        "dates, numpy arrays, PIL images or dataclasses instead." % type(value).__name__
     )
 
 

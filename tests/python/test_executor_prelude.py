@@ -1,0 +1,18 @@
+"""The code that runs inside the kernel, apart from any kernel."""
+
+from __future__ import annotations
+
+import ast
+import importlib.resources
+
+
+def test_it_is_python_3_8() -> None:
+    source = importlib.resources.files("sandkernel.kernel").joinpath("prelude.py").read_text(encoding="utf-8")
+    tree = ast.parse(source, feature_version=(3, 8))
+    imports = {
+        name.name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in node.names
+    }
+    assert not imports & {"sandkernel", "smolagents"}
