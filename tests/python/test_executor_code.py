@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import pytest
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ClosedError, ConfigurationError, ExecutionTimeout
 from sandkernel.executor.logs import shorten
+from sandkernel.sandboxes.local import LocalSandbox
 from smolagents.utils import AgentError, AgentExecutionError
 
 if TYPE_CHECKING:
@@ -251,3 +252,17 @@ def test_nothing_of_ours_is_in_the_users_namespace() -> None:
         plain = "sorted(name for name in dir() if not name.startswith('_'))"
         assert fresh(plain).output == "['In', 'Out', 'exit', 'get_ipython', 'open', 'quit']"
         assert fresh("'_sandkernel' in dir(), len(In)").output == "(False, 3)"
+
+
+def test_a_constructor_that_fails_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[LocalSandbox] = []
+
+    class Remembered(LocalSandbox):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("sandkernel.executor.local.LocalSandbox", Remembered)
+    with pytest.raises(TypeError, match="no_such_option"):
+        LocalExecutor(session_options={"no_such_option": 1})
+    assert [sandbox._process.terminated for sandbox in made] == [True]

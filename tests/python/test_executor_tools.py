@@ -89,6 +89,13 @@ def test_only_changes_are_sent(executor: LocalExecutor) -> None:
     assert executor("counter(1)").output == "'m=1'"
 
 
+def test_a_changed_class_is_sent_again(executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor.send_tools({"counter": Counter()})
+    monkeypatch.setattr(Counter, "description", "Counts otherwise.")
+    executor.send_tools({"counter": Counter()})
+    assert executor("counter.description").output == "'Counts otherwise.'"
+
+
 def test_a_name_that_the_agent_has_taken_is_bound_again(executor: LocalExecutor) -> None:
     executor.send_tools({"shout": shout})
     executor("shout = 'overwritten'")

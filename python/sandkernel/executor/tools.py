@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from smolagents.serialization import SerializationError
 from smolagents.tool_validation import validate_tool_attributes
@@ -18,7 +19,7 @@ from sandkernel.exceptions import ConfigurationError
 from sandkernel.executor.variables import encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Definition", "define", "document"]
 
@@ -81,9 +82,8 @@ def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the us
             "its source code is sent and runs there"
         )
     try:
-        code = _source(type(tool), tool)
+        code, imports = _code(tool)
         arguments = json.dumps(_arguments(tool))
-        requirements = tool.to_dict()["requirements"]
     except (
         ConfigurationError,
         SerializationError,
@@ -97,15 +97,39 @@ def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the us
             f"The tool {name!r} ({type(tool).__name__}) can't be sent to the kernel, where its source code "
             f"is to run: {error}"
         ) from error
-    imports = tuple(module for module in requirements if module.split(".")[0] not in _PRESENT)
     return Definition(name, code, type(tool).__name__, arguments, imports)
+
+
+# Reading the source of a class takes smolagents 20 ms, and each run of an agent asks for all of its tools.
+_codes: WeakKeyDictionary[type[Any], tuple[dict[str, str], str, tuple[str, ...]]] = WeakKeyDictionary()
+
+
+def _code(tool: Tool) -> tuple[str, tuple[str, ...]]:
+    """Return the source that makes a tool's class, and the modules that it imports."""
+    # What smolagents writes down of a class: its attributes' texts, and its methods.
+    attributes = {
+        f"{ancestor.__qualname__}.{name}": repr(value) for ancestor, name, value in _members(type(tool))
+    }
+    known = _codes.get(type(tool))
+    if known is None or known[0] != attributes:
+        requirements = tool.to_dict()["requirements"]
+        imports = tuple(module for module in requirements if module.split(".")[0] not in _PRESENT)
+        known = _codes[type(tool)] = (attributes, _source(type(tool)), imports)
+    return known[1:]
+
+
+def _members(kind: type[Any]) -> Iterator[tuple[type[Any], str, object]]:
+    for ancestor in kind.__mro__:
+        if ancestor not in Tool.__mro__:
+            for name, value in vars(ancestor).items():
+                yield ancestor, name, value
 
 
 # The kernel has its own `Tool`.
 _PRESENT = {*sys.stdlib_module_names, "smolagents"}
 
 
-def _source(kind: type[Any], tool: Any | None = None) -> str:  # noqa: ANN401 a Tool
+def _source(kind: type[Any]) -> str:
     """Return the source of a tool's class after that of the classes that it inherits from."""
     ancestors = [base for base in kind.__mro__ if base not in Tool.__mro__]
     for first, second in zip(ancestors, [*ancestors[1:], Tool], strict=True):
@@ -118,8 +142,7 @@ def _source(kind: type[Any], tool: Any | None = None) -> str:  # noqa: ANN401 a 
     for ancestor in reversed(ancestors):
         validate_tool_attributes(ancestor, check_imports=False)
         # It looks at nothing but the class.
-        instance = tool if ancestor is kind and tool is not None else object.__new__(ancestor)
-        part = instance_to_source(instance, base_cls=Tool)
+        part = instance_to_source(object.__new__(ancestor), base_cls=Tool)
         part = re.sub(r"^from smolagents\.tools import Tool$", "", part, flags=re.MULTILINE)
         base = ancestor.__bases__[0].__name__
         parts.append(
