@@ -20,7 +20,7 @@ $(BIN)/uv:
 # The dependencies come first and alone: they change less often than the Rust sources.
 $(VENV)/.dependencies: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-emit-package sandkernel pyproject.toml \
-	  | $(BIN)/uv pip install --quiet --python $(BIN)/python --requirements -
+	  | $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirements -
 	touch $@
 
 $(VENV)/.extension: $(RUST_SOURCES) $(VENV)/.dependencies
@@ -48,7 +48,7 @@ lint: build ## Check format, lints and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest sandkernel
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml sandkernel._sandkernel
 
 .PHONY: test-rust
 test-rust: $(VENV)/.dependencies ## Test the Rust core, without Python in it, against real gateways

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jupyter_client.manager import start_new_kernel
-
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
 
@@ -117,7 +116,9 @@ def main() -> None:
             zmq_client() as client,
         ):
             session.run("1 + 1")
-            print(f"boot to first result: {time.perf_counter() - began:.2f} s (with the floor's own kernel)\n")
+            print(
+                f"boot to first result: {time.perf_counter() - began:.2f} s (with the floor's own kernel)\n"
+            )
             measure(runs, session.run, lambda code: run_over_zmq(client, code))
             print(f"\nhost CPU for one execution: {host_cpu(runs, session.run):.2f} ms\n")
             output(session)

@@ -1,6 +1,6 @@
 """Runs the code of agents in real Jupyter kernels.
 
-For smolagents: `LocalExecutor`, `GatewayExecutor` and `ModalExecutor`, to be given as `CodeAgent(executor=...)`.
+For smolagents: `LocalExecutor`, `GatewayExecutor` and `ModalExecutor`, as `CodeAgent(executor=...)`.
 For any other framework: `Session`, which runs code on any Jupyter gateway and gives an `Execution`.
 
 Nothing is imported before it is used: `import sandkernel` is a matter of milliseconds.

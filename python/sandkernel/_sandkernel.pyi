@@ -1,4 +1,4 @@
-"""The extension module. Its public classes are exported by `sandkernel`; `Session` there wraps the one here."""
+"""The extension module. `sandkernel` exports its classes; `Session` there wraps the one here."""
 
 from collections.abc import Awaitable
 from typing import Any, Literal, TypeAlias, final
@@ -6,6 +6,18 @@ from typing import Any, Literal, TypeAlias, final
 from typing_extensions import Self
 
 from sandkernel.session import Arguments
+
+__all__ = [
+    "ClearOutput",
+    "Execution",
+    "ExecutionError",
+    "ExecutionStream",
+    "Output",
+    "Result",
+    "Session",
+    "Skipped",
+    "__version__",
+]
 
 __version__: str
 
@@ -41,8 +53,8 @@ class Session:
 class Execution:
     """What came of a piece of code: its output, its results, and the exception that ended it, if one did.
 
-    What is kept is bounded (`max_output_bytes`, `max_result_bytes` of the session): past the bound the head and the
-    tail of the output are kept, and a line in between says how much was left out.
+    What is kept is bounded (`max_output_bytes`, `max_result_bytes` of the session): past the bound the head
+    and the tail of the output are kept, and a line in between says how much was left out.
     """
 
     @property
@@ -63,7 +75,7 @@ class Execution:
 
     @property
     def text(self) -> str | None:
-        """The value of the last expression as text, as a console would show it; `None` where there is none."""
+        """The value of the last expression as text, as a console shows it; `None` where there is none."""
 
     @property
     def error(self) -> ExecutionError | None:
@@ -150,7 +162,7 @@ class Result:
         """
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 whatever JSON there is
         """`application/json`."""
 
 @final
@@ -159,7 +171,7 @@ class ExecutionError:
 
     @property
     def name(self) -> str:
-        """The exception's type, such as `ZeroDivisionError`; `ExecutionAborted` where the kernel ran nothing."""
+        """The exception's type, such as `ZeroDivisionError`; `ExecutionAborted` where nothing ran."""
 
     @property
     def value(self) -> str:
@@ -197,16 +209,16 @@ class Skipped:
     def bytes(self) -> int:
         """How much of it, in bytes of UTF-8."""
 
-Event: TypeAlias = Output | Result | ExecutionError | ClearOutput | Skipped
+_Event: TypeAlias = Output | Result | ExecutionError | ClearOutput | Skipped
 
 @final
 class ExecutionStream:
     """An execution under way, as an iterator and as an async iterator over its events."""
 
     def __iter__(self) -> Self: ...
-    def __next__(self) -> Event: ...
+    def __next__(self) -> _Event: ...
     def __aiter__(self) -> Self: ...
-    def __anext__(self) -> Awaitable[Event]: ...
+    def __anext__(self) -> Awaitable[_Event]: ...
     @property
     def execution(self) -> Execution | None:
         """The whole of it, once the iteration has ended; until then `None`."""

@@ -440,6 +440,8 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     settings.KernelRestarter.time_to_dead = 0.1
     # By default a kernel that dies six times within seconds is given up, as agents' code may well make it.
     settings.KernelRestarter.restart_limit = 1000
+    # Whoever restarts a kernel has tried to interrupt it: it is not waited for another five seconds.
+    settings.KernelManager.shutdown_wait_time = 1.0
     # New ports would cut an open websocket off from its restarted kernel.
     settings.KernelRestarter.random_ports_until_alive = False
     settings.JupyterWebsocketPersonality.list_kernels = True

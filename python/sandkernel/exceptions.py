@@ -17,7 +17,7 @@ that its framework expects. What breaks underneath raises one of these::
     │   └── ExecutionTimeout (TimeoutError)
     ├── ProtocolError                     the peer does not speak the protocol
     ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
-    ├── PackageInstallError               a package could not be installed; `.output` has the installer's words
+    ├── PackageInstallError               a package can't be installed; `.output` has the installer's words
     ├── ClosedError                       used after it was closed
     └── ForkError                         used in a process forked off its owner
 """

@@ -121,7 +121,7 @@ class _Callbacks:
     def __bool__(self) -> bool:
         return any((self._on_stdout, self._on_stderr, self._on_result))
 
-    def __call__(self, event: _sandkernel.Event) -> None:
+    def __call__(self, event: object) -> None:
         if self._failure is not None:
             return
         try:
@@ -146,10 +146,10 @@ class _Callbacks:
 class Session:
     """A kernel, and an open connection to it.
 
-    Executions are served one after the other, in the order in which they were asked for, whichever threads and tasks
-    ask. An error that the code raises is data (`Execution.error`); what breaks underneath raises an error of
-    `sandkernel.exceptions`. Use it as a context manager, or call `close()`; a session that is garbage collected, or
-    open when the interpreter exits, closes by itself.
+    Executions are served one after the other, in the order in which they were asked for, whichever threads
+    and tasks ask. An error that the code raises is data (`Execution.error`); what breaks underneath raises an
+    error of `sandkernel.exceptions`. Use it as a context manager, or call `close()`; a session that is
+    garbage collected, or open when the interpreter exits, closes by itself.
 
     In a process forked off its owner a session can't be used: every call raises `ForkError`.
     """
@@ -159,7 +159,9 @@ class Session:
     _session: _sandkernel.Session
 
     def __init__(self) -> None:
-        raise TypeError("open a session with Session.connect(url, token) or await Session.aconnect(url, token)")
+        raise TypeError(
+            "open a session with Session.connect(url, token) or await Session.aconnect(url, token)"
+        )
 
     @classmethod
     def _wrap(cls, session: _sandkernel.Session) -> Self:
@@ -186,23 +188,24 @@ class Session:
         """Waits for a gateway to be ready, and opens a session on one of its kernels.
 
         Args:
-            url: The base URL of a Jupyter kernel gateway or Jupyter server, `http` or `https`. It holds no token.
+            url: The base URL of a kernel gateway or Jupyter server, `http` or `https`, without a token.
             token: The gateway's token, sent as `Authorization: token …`. Default: none.
-            kernel_id: Attach to this kernel, which `close()` then leaves running. Default: a kernel is created,
-                and deleted by `close()`.
+            kernel_id: Attach to this kernel, which `close()` then leaves running. Default: a kernel is
+                created, and deleted by `close()`.
             kernel_name: The kernel spec of a created kernel. Default: the gateway's own default.
             ca_certificates: A PEM file with root certificates to trust beside the platform's.
             connect_timeout: Seconds until the gateway must be ready, and then the kernel.
             timeout: Seconds that an execution may take which names no timeout of its own. Default: no limit.
-            interrupt_grace: Seconds that code may take to end after an interrupt, until the kernel is restarted.
+            interrupt_grace: Seconds that code has to end after an interrupt, until the kernel is restarted.
             dead_peer_timeout: Seconds that the gateway may stay silent, pings included.
-            max_output_bytes: How much text of stdout and stderr an `Execution` keeps; past it the middle is left
-                out and counted.
+            max_output_bytes: How much text of stdout and stderr an `Execution` keeps; past it the middle is
+                left out and counted.
             max_result_bytes: The same for results and tracebacks.
 
         Raises:
             ConfigurationError: An argument can't work.
-            BootError: The gateway was not ready in time; `CertificateError`, `UnresolvableError`: it never will be.
+            BootError: The gateway was not ready in time; it never will be: `CertificateError`,
+                `UnresolvableError`.
             AuthError: The gateway refuses the token.
             KernelNotFoundError: It has no kernel `kernel_id`.
             GatewayError: What answers is no gateway, or it refuses to create a kernel.
@@ -327,8 +330,9 @@ class Session:
     ) -> ExecutionStream:
         """Runs code, and iterates over what happens while it runs.
 
-        The code runs whether or not somebody looks; events that nobody takes are kept up to `max_output_bytes`, then
-        a `Skipped` stands for the rest, and the execution at the end has everything all the same.
+        The code runs whether or not somebody looks; events that nobody takes are kept up to
+        `max_output_bytes`, then a `Skipped` stands for the rest, and the execution at the end has everything
+        all the same.
 
         Args:
             code: As for `run`.
@@ -338,8 +342,8 @@ class Session:
 
         Returns:
             An iterator over `Output`, `Result`, `ExecutionError`, `ClearOutput` and `Skipped`, which has the
-            `.execution` when it has ended. Closing or dropping it earlier interrupts the kernel. Iterating raises as
-            `run` does.
+            `.execution` when it has ended. Closing or dropping it earlier interrupts the kernel. Iterating
+            raises as `run` does.
         """
         _check_code(code)
         return self._session.stream(code, timeout, silent, store_history)

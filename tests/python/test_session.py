@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
@@ -81,7 +80,7 @@ def test_mime_bundles(session: Session) -> None:
 
 
 def test_all_of_unicode_travels_both_ways(session: Session) -> None:
-    text = "é\x00\x1b[0m ☃ 𝕊 \u2028"
+    text = "é\x00\x1b[0m ☃ \U0001f40d \u2028"
     assert session.run(f"text = {text!r}\nprint(text)").stdout == text + "\n"
 
 

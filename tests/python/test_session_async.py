@@ -8,7 +8,6 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox

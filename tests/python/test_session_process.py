@@ -1,4 +1,4 @@
-"""What a session does to the process it lives in: signals, forks, and the way out. Each in a process of its own."""
+"""What a session does to its process: signals, forks, and the way out. Each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
+import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PROLOGUE = """
 import json, os, sys
+import sandkernel
 from sandkernel import Session
 import sandkernel
 url, token, kernel_id = json.loads(sys.stdin.readline())
@@ -62,7 +63,7 @@ def kernels(endpoint: Endpoint, kernel_id: str) -> bool:
     """Whether the gateway has that kernel."""
     try:
         Session.connect(endpoint.url, endpoint.token, kernel_id=kernel_id).close()
-    except Exception:
+    except sandkernel.KernelNotFoundError:
         return False
     return True
 
@@ -186,7 +187,7 @@ print("parent:", session.run("kept").text)
 
 def test_importing_is_light() -> None:
     code = (
-        "import sys; before = set(sys.modules); import sandkernel; "
-        "print(sorted(m for m in set(sys.modules) - before if m not in sys.stdlib_module_names and '.' not in m))"
+        "import sys; before = set(sys.modules); import sandkernel; new = set(sys.modules) - before; "
+        "print(sorted(name for name in new - sys.stdlib_module_names if '.' not in name))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "['sandkernel']\n"
