@@ -19,7 +19,7 @@ The token comes in it only by stdin; otherwise it is `KG_AUTH_TOKEN`, which is t
 
 The answer is a JSON line on stdout: `{"port": ..., "process_id": ..., "kernel_id": ...}` as soon as it
 serves, or `{"error": ...}`, with `"missing"` where a module is. What depends on the version of the gateway
-is guarded: with another version it starts too, only slower.
+is guarded: with another version it starts too, only slower. Where `kernel_id` is null, it took no kernel.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Watcher(threading.Thread):
     def __init__(self, configuration: Configuration, processes: Processes) -> None:
         super().__init__(name="watcher", daemon=True)
         self.parent = configuration.get("parent")
-        self.root: Optional[str] = configuration.get("root")
+        self.configuration = configuration
         self.log_limit = configuration.get("log_limit") or 0
         self.processes = processes
         self.lock = threading.Lock()
@@ -207,7 +207,7 @@ class Watcher(threading.Thread):
         if self.lock.acquire(blocking=False):
             try:
                 self.processes.kill_all()
-                self.remove_root()
+                self.remove("root", "runtime")
             finally:
                 os._exit(0)
         while True:
@@ -216,14 +216,15 @@ class Watcher(threading.Thread):
     def fail(self) -> None:
         """Take everything else down; our starter, if still there, wants to read the log in the root."""
         self.processes.kill_all()
-        if self.parent and os.getppid() != self.parent:
-            self.remove_root()
+        gone = self.parent and os.getppid() != self.parent
+        self.remove(*(("root", "runtime") if gone else ("runtime",)))
 
-    def remove_root(self) -> None:
-        """Remove our directory."""
-        if self.root:
-            os.chdir("/")
-            shutil.rmtree(self.root, ignore_errors=True)
+    def remove(self, *names: str) -> None:
+        """Remove directories of ours."""
+        os.chdir("/")
+        for name in names:
+            if self.configuration.get(name):
+                shutil.rmtree(self.configuration[name], ignore_errors=True)
 
 
 def kernel_command(configuration: Configuration) -> List[str]:
@@ -265,6 +266,13 @@ class EarlyKernel:
             env=dict(os.environ, KERNEL_GATEWAY="1", JPY_PARENT_PID=str(os.getpid())),
         )
         processes.kernels[self.process.pid] = self.process
+
+    def check(self) -> None:
+        """Raise if its process has ended already."""
+        if self.process is not None and self.process.poll() is not None:
+            if importlib.util.find_spec("ipykernel") is None:
+                raise ImportError("No module named 'ipykernel'", name="ipykernel")
+            raise RuntimeError("the kernel ended with status %s" % self.process.returncode)
 
     def waits_for(self, kernel_id: str) -> bool:
         """Whether it is the one of that id, and not adopted yet."""
@@ -451,9 +459,9 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     application = application_class.instance(
         config=settings, auth_token=configuration["token"], ip=ip, port=port
     )
-    # The signals are the watcher's.
-    application.init_signal = lambda: None
-    application.initialize(argv=[], new_httpserver=False)
+    # The signals are the watcher's; the server gets the socket that listens already.
+    application.init_signal = application.init_http_server = lambda: None
+    application.initialize(argv=[])
     application.kernel_spec_manager.kernel_dirs = [write_kernel_specification(configuration, runtime)]
     application.web_app.settings["websocket_max_message_size"] = MAXIMUM_MESSAGE
     application.http_server = HTTPServer(application.web_app, max_buffer_size=2 * MAXIMUM_MESSAGE)
@@ -482,6 +490,7 @@ def settle(configuration: Configuration) -> str:
         del sys.path[0]
     root = configuration.get("root")
     runtime = os.path.join(root, "runtime") if root else tempfile.mkdtemp(prefix="sandkernel-")
+    configuration["runtime"] = runtime
     os.makedirs(runtime, mode=0o700, exist_ok=True)
     os.environ["JUPYTER_RUNTIME_DIR"] = runtime
     # Neither the user's settings nor those of the image are for this gateway.
@@ -512,22 +521,29 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
 
     async def start() -> None:
         try:
+            kernel_id = None
             if early is not None:
-                if early.process is not None and early.process.poll() is not None:
-                    if importlib.util.find_spec("ipykernel") is None:
-                        raise ImportError("No module named 'ipykernel'", name="ipykernel")
-                    raise RuntimeError("the kernel ended with status %s" % early.process.returncode)
-                await application.kernel_manager.start_kernel(kernel_id=early.kernel_id)
+                early.check()
+                try:
+                    kernel_id = await application.kernel_manager.start_kernel(kernel_id=early.kernel_id)
+                except Exception as error:
+                    if early.process is None:
+                        raise
+                    # Before version 3 it takes no new id: then the client creates its kernel.
+                    print("bootstrap: this gateway did not take the kernel: %r" % (error,), file=sys.stderr)
                 early.discard()
             port = listener.getsockname()[1]
-            report.send(port=port, process_id=os.getpid(), kernel_id=configuration.get("kernel_id"))
+            report.send(port=port, process_id=os.getpid(), kernel_id=kernel_id)
         except Exception as error:
             failures.append(error)
-            application.io_loop.stop()
+            loop.stop()
+
+    from tornado.ioloop import IOLoop
 
     failures: List[Exception] = []
-    application.io_loop.add_callback(start)
-    application.io_loop.start()
+    loop = IOLoop.current()
+    loop.add_callback(start)
+    loop.start()
     if failures:
         raise failures[0]
 

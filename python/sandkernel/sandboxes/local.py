@@ -110,7 +110,7 @@ class LocalSandbox:
             elif isinstance(error, OSError):
                 raise BootError(f"the local sandbox can't be set up: {error}") from error
             raise
-        self._endpoint = Endpoint(f"http://127.0.0.1:{report['port']}", token, kernel_id)
+        self._endpoint = Endpoint(f"http://127.0.0.1:{report['port']}", token, report["kernel_id"])
 
     @property
     def endpoint(self) -> Endpoint:
