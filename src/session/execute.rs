@@ -4,68 +4,50 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
+use super::events::EventSender;
+use super::link::{Gone, Link};
 use super::stop::Stopped;
-use super::worker::{Control, Job, Worker, death_notice};
-use crate::execution::Fold;
+use super::worker::{CloseAsked, Control, Controls, Job, Worker};
+use crate::config::RunOptions;
+use crate::execution::{Execution, Fold};
 use crate::protocol::{ChannelName, ExecuteRequest, Message, encode_request};
 use crate::{Error, Result};
 
-/// Why an execution is over.
-enum End {
-    Complete,
-    TimedOut(Duration),
-    Cancelled,
-    Lost(String),
-    Died(String),
-    RestartAsked(oneshot::Sender<Result<()>>),
-    CloseAsked(Option<oneshot::Sender<()>>),
-}
-
-/// An execution that has been asked of the kernel.
-pub(super) struct Asked<'a> {
-    pub(super) job: &'a Job,
-    pub(super) msg_id: String,
+/// An execution that is being asked of the kernel.
+pub(super) struct Asked {
+    code: String,
+    options: RunOptions,
+    events: Option<EventSender>,
+    /// The id of the request; empty until it is sent.
+    msg_id: String,
     pub(super) fold: Fold,
     started: Instant,
 }
 
-impl Asked<'_> {
-    /// Takes a message if it belongs here.
-    pub(super) fn take(&mut self, message: &Message, worker: &mut Worker) {
-        if message.parent_id != self.msg_id {
-            return;
-        }
-        if message.channel == ChannelName::Shell {
-            worker.heard_from(&message.header.session);
-        }
-        let events = self.job.events.as_ref();
-        self.fold.push(message, &mut |event| {
-            if let Some(events) = events {
-                events.send(event);
-            }
-        });
-    }
+/// Why nobody waits for the end of an execution any more.
+enum Interruption {
+    Cancelled,
+    TimedOut(Duration),
+    RestartAsked(oneshot::Sender<Result<()>>),
+    CloseAsked(CloseAsked),
 }
 
-impl Worker {
-    /// Runs a job to its end. Where the session is to be closed, whom to tell.
-    pub(super) async fn execute(&mut self, job: Job) -> Option<Option<oneshot::Sender<()>>> {
-        if job.cancel.is_cancelled() {
-            return None;
-        }
-        let subprotocol = match self.connect().await {
-            Ok(connection) => connection.subprotocol(),
-            Err(error) => {
-                let _ = job.done.send(Err(error));
-                return None;
-            }
-        };
-        let (msg_id, session_id) = self.next_message_id();
+impl Asked {
+    /// Whether the kernel may be working on it.
+    pub(super) fn was_sent(&self) -> bool {
+        !self.msg_id.is_empty()
+    }
+
+    /// Sends the request, and takes what comes until the execution is complete.
+    async fn perform(&mut self, link: &mut Link) -> Result<(), Failure> {
+        let subprotocol = link.connect().await.map_err(Failure::NotAsked)?;
+        let (msg_id, session_id) = link.next_message_id();
         let content = ExecuteRequest {
-            silent: job.options.silent,
-            store_history: job.options.store_history,
-            ..ExecuteRequest::new(&job.code)
+            silent: self.options.silent,
+            store_history: self.options.store_history,
+            ..ExecuteRequest::new(&self.code)
         };
         let frame = encode_request(
             subprotocol,
@@ -75,124 +57,162 @@ impl Worker {
             session_id,
             &content,
             &[],
-        );
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => {
-                let _ = job.done.send(Err(error));
-                return None;
-            }
-        };
-        let mut asked =
-            Asked { job: &job, msg_id, fold: Fold::new(self.shared.config.limits), started: Instant::now() };
-        let end = match self.connection.as_mut() {
-            Some(connection) => match connection.send(frame).await {
-                Ok(()) => self.attend(&mut asked).await,
-                Err(reason) => End::Lost(reason),
-            },
-            None => End::Lost("there is no connection".to_owned()),
-        };
-        let (outcome, closer) = self.conclude(asked, end).await;
-        let Job { events, done, .. } = job;
-        // The observer's end of the stream comes before the result: whoever has seen it finds the result there.
-        drop(events);
-        let _ = done.send(outcome);
-        closer
+        )
+        .map_err(Failure::NotAsked)?;
+        self.msg_id = msg_id;
+        link.send(frame).await.map_err(Failure::Gone)?;
+        self.attend(link).await.map_err(Failure::Gone)
     }
 
-    /// Takes what comes in until the execution is over.
-    async fn attend(&mut self, asked: &mut Asked<'_>) -> End {
-        let timeout = asked.job.options.timeout;
-        let deadline = timeout.and_then(|timeout| asked.started.checked_add(timeout));
-        let timed_out = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
+    /// Takes what comes until the execution is complete. May be dropped and called again.
+    pub(super) async fn attend(&mut self, link: &mut Link) -> Result<(), Gone> {
+        while !self.fold.is_complete() {
+            let message = link.next().await?;
+            self.take(&message, link);
+        }
+        Ok(())
+    }
+
+    /// Takes a message if it belongs here.
+    fn take(&mut self, message: &Message, link: &mut Link) {
+        if message.parent_id != self.msg_id {
+            return;
+        }
+        if message.channel == ChannelName::Shell {
+            link.heard_from(&message.header.session);
+        }
+        let events = self.events.as_ref();
+        self.fold.push(message, &mut |event| {
+            if let Some(events) = events {
+                events.send(event);
             }
+        });
+    }
+
+    fn finish(self) -> Execution {
+        self.fold.finish(self.started.elapsed())
+    }
+}
+
+/// Why an execution has no end of its own.
+enum Failure {
+    /// The kernel was never asked.
+    NotAsked(Error),
+    /// The kernel can't be heard any more.
+    Gone(Gone),
+}
+
+impl Worker {
+    /// Runs a job to its end.
+    ///
+    /// # Errors
+    ///
+    /// The session is to be closed.
+    pub(super) async fn execute(&mut self, job: Job) -> Result<(), CloseAsked> {
+        let Job { code, options, cancel, events, done } = job;
+        if cancel.is_cancelled() {
+            return Ok(());
+        }
+        let fold = Fold::new(self.shared.config.limits);
+        let mut asked = Asked { code, options, events, msg_id: String::new(), fold, started: Instant::now() };
+        let deadline =
+            options.timeout.and_then(|timeout| Some((asked.started.checked_add(timeout)?, timeout)));
+        let ended = tokio::select! {
+            // A kernel that floods must not keep the others from being heard.
+            biased;
+            interruption = interruption(&mut self.controls, &cancel, deadline) => Err(interruption),
+            performed = asked.perform(&mut self.link) => Ok(performed),
         };
-        let cancelled = asked.job.cancel.cancelled();
-        tokio::pin!(timed_out, cancelled);
-        loop {
-            let Some(connection) = self.connection.as_mut() else {
-                return End::Lost("there is no connection".to_owned());
-            };
-            let incoming = tokio::select! {
-                // A kernel that floods must not keep the others from being heard.
-                biased;
-                () = &mut cancelled => return End::Cancelled,
-                () = &mut timed_out => return End::TimedOut(timeout.unwrap_or_default()),
-                control = self.controls.recv() => return match control {
-                    Some(Control::Restart(done)) => End::RestartAsked(done),
-                    Some(Control::Close(done)) => End::CloseAsked(Some(done)),
-                    None => End::CloseAsked(None),
-                },
-                incoming = connection.next() => incoming,
-            };
-            match incoming {
-                Ok(message) => {
-                    if let Some(reason) = death_notice(&message) {
-                        return End::Died(reason.to_owned());
+        let outcome = match ended {
+            Ok(performed) => Ok(outcome(asked, performed)),
+            Err(interruption) => self.end(asked, interruption).await,
+        };
+        // An observer has seen the end of its stream when it finds the outcome: `asked`, which holds its other end,
+        // is gone by now.
+        let (outcome, close) = match outcome {
+            Ok(outcome) => (outcome, Ok(())),
+            Err(close) => (Err(Error::Closed), Err(close)),
+        };
+        let _ = done.send(outcome);
+        close
+    }
+
+    /// Ends an execution that was interrupted.
+    async fn end(
+        &mut self,
+        mut asked: Asked,
+        interruption: Interruption,
+    ) -> Result<Result<Execution>, CloseAsked> {
+        match interruption {
+            Interruption::Cancelled => match self.stop(&mut asked).await {
+                Stopped::CloseAsked(close) => Err(close),
+                _ => Ok(Err(Error::Closed)),
+            },
+            Interruption::TimedOut(timeout) => {
+                let stopped = self.stop(&mut asked).await;
+                let execution = Box::new(asked.finish());
+                match stopped {
+                    Stopped::Interrupted => {
+                        Ok(Err(Error::ExecutionTimeout { timeout, restarted: false, execution }))
                     }
-                    asked.take(&message, self);
-                    if asked.fold.is_complete() {
-                        return End::Complete;
+                    Stopped::Restarted => {
+                        Ok(Err(Error::ExecutionTimeout { timeout, restarted: true, execution }))
                     }
+                    Stopped::Failed(reason) => {
+                        Ok(Err(Error::ConnectionLost { reason, execution: Some(execution) }))
+                    }
+                    Stopped::CloseAsked(close) => Err(close),
                 }
-                Err(reason) => return End::Lost(reason),
+            }
+            Interruption::RestartAsked(done) => {
+                let _ = done.send(self.link.restart().await);
+                let reason = "it was restarted on request".to_owned();
+                Ok(Err(Error::KernelDied { reason, execution: Some(Box::new(asked.finish())) }))
+            }
+            Interruption::CloseAsked(close) => {
+                self.abandon(&asked).await;
+                Err(close)
             }
         }
     }
+}
 
-    /// What the caller gets, and who wants the session closed.
-    async fn conclude(
-        &mut self,
-        mut asked: Asked<'_>,
-        end: End,
-    ) -> (Result<crate::execution::Execution>, Option<Option<oneshot::Sender<()>>>) {
-        let stopped = match &end {
-            End::TimedOut(_) | End::Cancelled => Some(self.stop(&mut asked).await),
-            _ => None,
-        };
-        let execution = asked.fold.finish(asked.started.elapsed());
-        let outcome = match end {
-            End::Complete => Ok(execution),
-            End::TimedOut(timeout) => match stopped {
-                Some(Stopped::Failed(reason)) => {
-                    Err(Error::ConnectionLost { reason, execution: Some(Box::new(execution)) })
-                }
-                Some(Stopped::CloseAsked(closer)) => return (Err(Error::Closed), Some(closer)),
-                stopped => Err(Error::ExecutionTimeout {
-                    timeout,
-                    restarted: matches!(stopped, Some(Stopped::Restarted)),
-                    execution: Box::new(execution),
-                }),
-            },
-            End::Cancelled => {
-                return match stopped {
-                    Some(Stopped::CloseAsked(closer)) => (Err(Error::Closed), Some(closer)),
-                    _ => (Err(Error::Closed), None),
-                };
+/// Waits for what ends an execution from outside.
+async fn interruption(
+    controls: &mut Controls,
+    cancel: &CancellationToken,
+    deadline: Option<(Instant, Duration)>,
+) -> Interruption {
+    let timed_out = async {
+        match deadline {
+            Some((deadline, timeout)) => {
+                sleep_until(deadline).await;
+                timeout
             }
-            End::Lost(reason) => {
-                self.connection = None;
-                Err(Error::ConnectionLost { reason, execution: Some(Box::new(execution)) })
-            }
-            End::Died(reason) => {
-                self.kernel_was_replaced();
-                Err(Error::KernelDied { reason, execution: Some(Box::new(execution)) })
-            }
-            End::RestartAsked(done) => {
-                let _ = done.send(self.restart().await);
-                Err(Error::KernelDied {
-                    reason: "it was restarted on request".to_owned(),
-                    execution: Some(Box::new(execution)),
-                })
-            }
-            End::CloseAsked(closer) => {
-                self.abandon().await;
-                return (Err(Error::Closed), Some(closer));
-            }
-        };
-        (outcome, None)
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Interruption::Cancelled,
+        timeout = timed_out => Interruption::TimedOut(timeout),
+        control = controls.next() => match control {
+            Control::Restart(done) => Interruption::RestartAsked(done),
+            Control::Close(closer) => Interruption::CloseAsked(CloseAsked(closer)),
+        },
+    }
+}
+
+/// What the caller gets of an execution that was not interrupted.
+fn outcome(asked: Asked, performed: Result<(), Failure>) -> Result<Execution> {
+    match performed {
+        Ok(()) => Ok(asked.finish()),
+        Err(Failure::NotAsked(error)) => Err(error),
+        Err(Failure::Gone(Gone::Lost(reason))) => {
+            Err(Error::ConnectionLost { reason, execution: Some(Box::new(asked.finish())) })
+        }
+        Err(Failure::Gone(Gone::Died(reason))) => {
+            Err(Error::KernelDied { reason: reason.to_owned(), execution: Some(Box::new(asked.finish())) })
+        }
     }
 }

@@ -3,13 +3,15 @@
 //! # Layout
 //!
 //! - `open`: from an endpoint to a kernel with an open websocket.
-//! - `worker`: the one task that owns the websocket and serves requests in the order they were made.
+//! - `worker`: the one task that serves a session: requests in the order they were made.
+//! - `link`: the way to the kernel, which the worker owns.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
 //! - `stop`: how running code is ended: interrupt, then restart.
 //! - `events`: what is seen of an execution while it runs.
 
 mod events;
 mod execute;
+mod link;
 mod open;
 mod stop;
 mod worker;
@@ -147,7 +149,7 @@ impl Session {
     pub async fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
         let (done, receiver) = oneshot::channel();
-        if self.controls.send(Control::Close(done)).is_ok() {
+        if self.controls.send(Control::Close(Some(done))).is_ok() {
             // The sender is dropped unused where another call was first.
             let _ = receiver.await;
         }

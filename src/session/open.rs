@@ -61,7 +61,7 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     let (jobs, job_queue) = mpsc::unbounded_channel();
     let (controls, control_queue) = mpsc::unbounded_channel();
     let mut worker = Worker::new(Arc::clone(&shared), job_queue, control_queue);
-    worker.connect().await?;
+    worker.link.connect().await?;
     created.map(CreatedKernel::take_over);
     tokio::spawn(worker.serve());
     Ok(Session { shared, jobs, controls })
