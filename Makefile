@@ -61,6 +61,20 @@ test-python: build ## Test the Python package against real gateways
 .PHONY: test
 test: lint test-rust test-python ## Lint, Rust tests, Python tests
 
+.PHONY: bench
+bench: build ## Measure: the codec and the fold, and one execution beside the floor
+	cargo bench --quiet --no-default-features
+	$(BIN)/python benches/python/execution.py
+
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Fuzz the codec and the fold, FUZZ_SECONDS (60) each
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+	for target in codec fold; do \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
 .PHONY: clean
 clean: ## Remove what was built
 	cargo clean

@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import sys
 
+from smolagents import FinalAnswerTool
+
 from sandkernel import GatewayExecutor
 from sandkernel.exceptions import AuthError, BootError
-from smolagents import FinalAnswerTool
 
 
 def main() -> None:

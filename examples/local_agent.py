@@ -10,11 +10,12 @@ import time
 from typing import Any
 
 import numpy as np
-from sandkernel import LocalExecutor
 from smolagents import CodeAgent, Model, tool
 from smolagents.memory import ActionStep
 from smolagents.models import ChatMessage, MessageRole
 from smolagents.monitoring import LogLevel
+
+from sandkernel import LocalExecutor
 
 STEPS = [
     (

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jupyter_client.manager import start_new_kernel
+
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
 

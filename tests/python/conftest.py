@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from executor_support import executor
 
 if TYPE_CHECKING:

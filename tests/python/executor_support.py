@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sandkernel import LocalExecutor
 from smolagents import CodeAgent, Model
 from smolagents.models import ChatMessage, MessageRole
 from smolagents.monitoring import LogLevel
+
+from sandkernel import LocalExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

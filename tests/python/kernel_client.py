@@ -14,8 +14,9 @@ import websocket
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from sandkernel.sandboxes.endpoint import Endpoint
     from typing_extensions import Self
+
+    from sandkernel.sandboxes.endpoint import Endpoint
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from executor_support import agent_of
-from sandkernel import LocalExecutor
-from sandkernel.exceptions import ConfigurationError, PayloadError
 from smolagents import FinalAnswerTool, tool
 from smolagents.memory import ActionStep
 from smolagents.monitoring import AgentLogger, LogLevel
+
+from executor_support import agent_of
+from sandkernel import LocalExecutor
+from sandkernel.exceptions import ConfigurationError, PayloadError
 
 if TYPE_CHECKING:
     from smolagents import CodeAgent

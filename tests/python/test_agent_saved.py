@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from executor_support import ScriptedModel, agent_of
-from sandkernel import GatewayExecutor, LocalExecutor
 from smolagents import CodeAgent, Tool, tool
 from smolagents import models as smolagents_models
+
+from executor_support import ScriptedModel, agent_of
+from sandkernel import GatewayExecutor, LocalExecutor
 
 
 @pytest.fixture(autouse=True)

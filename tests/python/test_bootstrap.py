@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import sandkernel
 from conftest import wait_until
 from kernel_client import KernelClient, request, run

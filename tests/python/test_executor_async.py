@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from smolagents import FinalAnswerTool
+from smolagents.utils import AgentExecutionError
+
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ClosedError, ExecutionTimeout
 from sandkernel.executor.turns import Turns
-from smolagents import FinalAnswerTool
-from smolagents.utils import AgentExecutionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import pytest
+from smolagents.utils import AgentError, AgentExecutionError
+
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ClosedError, ConfigurationError, ExecutionTimeout
 from sandkernel.executor.logs import shorten
 from sandkernel.sandboxes.local import LocalSandbox
-from smolagents.utils import AgentError, AgentExecutionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from smolagents import FinalAnswerTool
+from smolagents.utils import AgentExecutionError
+
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import PayloadError
 from sandkernel.executor import answers
-from smolagents import FinalAnswerTool
-from smolagents.utils import AgentExecutionError
 
 
 @pytest.fixture(autouse=True)

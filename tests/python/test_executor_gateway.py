@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from smolagents import FinalAnswerTool
+
 from executor_support import StockGateway, recording_proxy, running_gateway, status
 from sandkernel import GatewayExecutor
 from sandkernel.exceptions import (
@@ -17,7 +19,6 @@ from sandkernel.exceptions import (
     KernelNotFoundError,
     SandkernelError,
 )
-from smolagents import FinalAnswerTool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

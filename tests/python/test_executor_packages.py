@@ -7,10 +7,11 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from smolagents.utils import AgentError
+
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
 from sandkernel.executor.base import KernelExecutor
-from smolagents.utils import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

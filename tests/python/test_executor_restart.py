@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sandkernel import LocalExecutor
-from sandkernel.exceptions import ExecutionTimeout, KernelDied
 from smolagents import FinalAnswerTool, tool
 from smolagents.utils import AgentExecutionError
+
+from sandkernel import LocalExecutor
+from sandkernel.exceptions import ExecutionTimeout, KernelDied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

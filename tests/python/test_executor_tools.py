@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
+
 from sandkernel.exceptions import ConfigurationError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import PayloadError
 

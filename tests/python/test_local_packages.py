@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from kernel_client import KernelClient, run
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
 from sandkernel.sandboxes import installer

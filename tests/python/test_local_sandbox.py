@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from conftest import processes_with, wait_until
 from kernel_client import KernelClient, request, run
 from sandkernel.exceptions import BootError, ClosedError, ConfigurationError

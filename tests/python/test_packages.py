@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.packages import DISTRIBUTIONS, requirements
 

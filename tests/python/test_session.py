@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
+
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox

@@ -1,0 +1,38 @@
+"""The README's examples run as they stand, but for the model and the gateway's address."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import sandkernel
+from executor_support import ScriptedModel
+from sandkernel.sandboxes.local import LocalSandbox
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def example(marker: str) -> str:
+    (block,) = [block for block in BLOCKS if marker in block]
+    return block
+
+
+def test_the_first_example() -> None:
+    code = example("with LocalExecutor").replace(", InferenceClientModel\n", "\n")
+    answers: list[object] = []
+    code = code.replace("agent.run(", "answers.append(agent.run(").replace('primes?")', 'primes?"))')
+    model = ScriptedModel("import numpy\nfinal_answer(int(numpy.mean([2, 3, 4])))")
+    exec(code, {"InferenceClientModel": lambda: model, "answers": answers})
+    assert answers == [3]
+
+
+def test_the_session() -> None:
+    with LocalSandbox() as sandbox:
+        code = example("Session.connect").replace("http://127.0.0.1:8888", sandbox.endpoint.url)
+        names: dict[str, object] = {"token": sandbox.endpoint.token}
+        exec(code, names)
+    execution = names["execution"]
+    assert isinstance(execution, sandkernel.Execution)
+    assert (execution.stdout, execution.text, execution.error) == ("hello\n", "42", None)
+    assert isinstance(names["event"], sandkernel.Output)
