@@ -30,11 +30,11 @@ class LocalSandbox:
     """A kernel gateway in a subprocess of this machine, with one kernel already on its way.
 
     **This is no isolation boundary.** The code runs as the user that runs this, and can read, write and
-    reach all that the user can. What the sandbox gives is an own working directory, an own environment of
-    packages, and that nothing of it stays: at `terminate`, at the end of a `with` block, at garbage
-    collection, at the exit of the interpreter, and when this process is killed, the gateway, its kernels
-    and all that they started are ended, and the directory is removed. A forked child neither ends the
-    sandbox nor can use it.
+    reach all that the user can; it sees this process's environment variables, secrets included. What the
+    sandbox gives is an own working directory, an own environment of packages, and that nothing of it stays:
+    at `terminate`, at the end of a `with` block, at garbage collection, at the exit of the interpreter, and
+    when this process is killed, the gateway, its kernels and all that they started are ended, and the
+    directory is removed. A forked child neither ends the sandbox nor can use it.
 
     Packages go into a cache, `$XDG_CACHE_HOME/sandkernel/packages` (default `~/.cache`), once for each set of
     requirements and interpreter; to get newer versions of unpinned ones, remove it. The environment that
