@@ -21,6 +21,8 @@ pub struct SessionConfig {
     pub interrupt_grace: Duration,
     /// How long the gateway may stay silent, pings included.
     pub dead_peer_timeout: Duration,
+    /// How long a lost connection may take to come back while code runs.
+    pub reconnect_timeout: Duration,
     /// How much of an execution is kept.
     pub limits: Limits,
 }
@@ -35,6 +37,7 @@ impl Default for SessionConfig {
             timeout: None,
             interrupt_grace: Duration::from_secs(5),
             dead_peer_timeout: Duration::from_secs(15),
+            reconnect_timeout: Duration::from_secs(5),
             limits: Limits::default(),
         }
     }

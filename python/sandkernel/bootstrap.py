@@ -372,6 +372,13 @@ def tune(tuning: Any, *arguments: Any) -> bool:
     return True
 
 
+def tune_resuming(web_application: Any) -> None:
+    """Let a client that lost its websocket take up where it was; see journal.py, whose text comes with us."""
+    journal = types.ModuleType("sandkernel_journal")
+    exec(compile(globals()["JOURNAL"], "journal.py", "exec"), journal.__dict__)
+    journal.install(web_application)
+
+
 class Deferred(types.ModuleType):
     """Stands in for a module of which only this much is used; anything else brings the module itself."""
 
@@ -450,6 +457,8 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     settings.KernelRestarter.restart_limit = 1000
     # Whoever restarts a kernel has tried to interrupt it: it is not waited for another five seconds.
     settings.KernelManager.shutdown_wait_time = 1.0
+    # What a client misses is in the journal, within a bound; the gateway's own buffer has none.
+    settings.MappingKernelManager.buffer_offline_messages = False
     # New ports would cut an open websocket off from its restarted kernel.
     settings.KernelRestarter.random_ports_until_alive = False
     settings.JupyterWebsocketPersonality.list_kernels = True
@@ -516,6 +525,7 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
     application = build_application(configuration, listener, runtime)
     tune(tune_websocket)
     tune(tune_nudge)
+    tune(tune_resuming, application.web_app)
     if not tune(tune_provisioner, early, processes) and early is not None:
         early.discard()
 

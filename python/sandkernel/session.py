@@ -32,6 +32,7 @@ class ConnectOptions(TypedDict, total=False):
     timeout: float | None
     interrupt_grace: float
     dead_peer_timeout: float
+    reconnect_timeout: float
     max_output_bytes: int
     max_result_bytes: int
 
@@ -48,6 +49,7 @@ class Arguments(TypedDict):
     timeout: float
     interrupt_grace: float
     dead_peer_timeout: float
+    reconnect_timeout: float
     max_output_bytes: int
     max_result_bytes: int
 
@@ -63,6 +65,7 @@ def _arguments(
     timeout: float | None = None,
     interrupt_grace: float = 5.0,
     dead_peer_timeout: float = 15.0,
+    reconnect_timeout: float = 5.0,
     max_output_bytes: int = 64 * MEBIBYTE,
     max_result_bytes: int = 256 * MEBIBYTE,
 ) -> Arguments:
@@ -90,6 +93,7 @@ def _arguments(
         "timeout": float("inf") if timeout is None else timeout,
         "interrupt_grace": interrupt_grace,
         "dead_peer_timeout": dead_peer_timeout,
+        "reconnect_timeout": reconnect_timeout,
         "max_output_bytes": max_output_bytes,
         "max_result_bytes": max_result_bytes,
     }
@@ -182,6 +186,7 @@ class Session:
         timeout: float | None = None,
         interrupt_grace: float = 5.0,
         dead_peer_timeout: float = 15.0,
+        reconnect_timeout: float = 5.0,
         max_output_bytes: int = 64 * MEBIBYTE,
         max_result_bytes: int = 256 * MEBIBYTE,
     ) -> Self:
@@ -198,6 +203,9 @@ class Session:
             timeout: Seconds that an execution may take which names no timeout of its own. Default: no limit.
             interrupt_grace: Seconds that code has to end after an interrupt, until the kernel is restarted.
             dead_peer_timeout: Seconds that the gateway may stay silent, pings included.
+            reconnect_timeout: Seconds that a lost connection may take to come back while code runs. On a
+                gateway that Sandkernel started, the execution then is as if nothing had happened; any other
+                one keeps no journal of what was on its way, and `ConnectionLost` is raised.
             max_output_bytes: How much text of stdout and stderr an `Execution` keeps; past it the middle is
                 left out and counted.
             max_result_bytes: The same for results and tracebacks.
@@ -222,6 +230,7 @@ class Session:
                     timeout=timeout,
                     interrupt_grace=interrupt_grace,
                     dead_peer_timeout=dead_peer_timeout,
+                    reconnect_timeout=reconnect_timeout,
                     max_output_bytes=max_output_bytes,
                     max_result_bytes=max_result_bytes,
                 )

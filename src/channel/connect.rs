@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error as WebSocketError, ProtocolError, SubProtocolError};
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::header::{
+    AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
+};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, client_async_tls_with_config};
 use url::Url;
@@ -30,7 +32,23 @@ pub struct Target {
     pub tls: Option<Arc<ClientConfig>>,
     /// The kernel's id, for errors.
     pub kernel_id: String,
+    /// How many messages of this session have been received, over all its sockets.
+    pub received: u64,
 }
+
+/// Whether the session goes on where it was: what a gateway with a journal (`journal.py`) says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumption {
+    /// The gateway keeps no journal: what was on the way when an earlier socket broke is lost.
+    Unsupported,
+    /// The session begins anew.
+    New,
+    /// The gateway sends what was missed, and has received this many messages of ours.
+    Resumed(u64),
+}
+
+const RECEIVED: HeaderName = HeaderName::from_static("sandkernel-received");
+const RESUMED: HeaderName = HeaderName::from_static("sandkernel-resumed");
 
 /// What one read from the socket is made for. A larger buffer is memory that every idle session holds.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -43,7 +61,7 @@ pub async fn connect(
     keepalive: Keepalive,
     max_message_bytes: usize,
     deadline: Duration,
-) -> Result<Connection> {
+) -> Result<(Connection, Resumption)> {
     let attempt = async {
         match upgrade(target, true, max_message_bytes).await {
             Err(WebSocketError::Protocol(ProtocolError::SecWebSocketSubProtocolError(
@@ -53,7 +71,9 @@ pub async fn connect(
         }
     };
     match timeout(deadline, attempt).await {
-        Ok(Ok((socket, subprotocol))) => Ok(Connection::new(socket, subprotocol, keepalive)),
+        Ok(Ok((socket, subprotocol, resumption))) => {
+            Ok((Connection::new(socket, subprotocol, keepalive), resumption))
+        }
         Ok(Err(error)) => Err(refused(target, error)),
         Err(_) => Err(Error::ConnectionLost {
             reason: format!(
@@ -70,12 +90,13 @@ async fn upgrade(
     target: &Target,
     offer_v1: bool,
     max_message_bytes: usize,
-) -> Result<(Socket, Subprotocol), WebSocketError> {
+) -> Result<(Socket, Subprotocol, Resumption), WebSocketError> {
     let mut request = target.url.as_str().into_client_request()?;
     let headers = request.headers_mut();
     if let Some(authorization) = &target.authorization {
         headers.insert(AUTHORIZATION, authorization.clone());
     }
+    headers.insert(RECEIVED, HeaderValue::from(target.received));
     if offer_v1 {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V1_NAME));
     }
@@ -93,8 +114,12 @@ async fn upgrade(
     };
     let (socket, response) =
         client_async_tls_with_config(request, QuickAck::new(stream), Some(config), Some(connector)).await?;
-    let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
-    Ok((socket, Subprotocol::negotiated(chosen)))
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let resumption = match header(RESUMED) {
+        None => Resumption::Unsupported,
+        Some(count) => count.parse().map_or(Resumption::New, Resumption::Resumed),
+    };
+    Ok((socket, Subprotocol::negotiated(header(SEC_WEBSOCKET_PROTOCOL)), resumption))
 }
 
 /// What a refused upgrade means. The token stands in none of these errors: it is in no URL, and the websocket

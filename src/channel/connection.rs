@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Bytes, Message as WebSocketMessage};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Message as WebSocketMessage, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::quick_ack::QuickAck;
@@ -159,7 +160,9 @@ impl Connection {
 
     /// Says goodbye; a peer that does not answer within `patience` is left.
     pub async fn close(mut self, patience: Duration) {
-        let _ = timeout(patience, self.socket.close(None)).await;
+        // The code says that nobody comes back.
+        let farewell = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
+        let _ = timeout(patience, self.socket.close(Some(farewell))).await;
     }
 }
 

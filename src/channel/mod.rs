@@ -10,5 +10,5 @@ mod connect;
 mod connection;
 mod quick_ack;
 
-pub use connect::{Target, connect};
+pub use connect::{Resumption, Target, connect};
 pub use connection::{Connection, Keepalive};

@@ -76,6 +76,7 @@ struct Arguments {
     timeout: f64,
     interrupt_grace: f64,
     dead_peer_timeout: f64,
+    reconnect_timeout: f64,
     max_output_bytes: usize,
     max_result_bytes: usize,
 }
@@ -94,6 +95,7 @@ impl Arguments {
             timeout: seconds("timeout", self.timeout)?,
             interrupt_grace: finite("interrupt_grace", self.interrupt_grace)?,
             dead_peer_timeout: finite("dead_peer_timeout", self.dead_peer_timeout)?,
+            reconnect_timeout: finite("reconnect_timeout", self.reconnect_timeout)?,
             limits: Limits { output_bytes: self.max_output_bytes, result_bytes: self.max_result_bytes },
         };
         Ok((self.url, self.token, config))

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
+use super::counts::Counts;
 use super::open::DELETE_WITHIN;
-use crate::channel::{self, Connection, Keepalive, Target};
+use crate::channel::{self, Connection, Keepalive, Resumption, Target};
 use crate::error::Seconds;
 use crate::protocol::{Content, ExecutionState, Frame, Message, Subprotocol};
 use crate::{Error, Result};
@@ -18,6 +19,10 @@ const MESSAGE_OVERHEAD_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a gateway is given to say goodbye.
 const FAREWELL: Duration = Duration::from_millis(200);
+
+/// How long to wait between attempts to get a lost connection back.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What can be wrong with the other end.
 #[derive(Debug)]
@@ -34,6 +39,10 @@ pub(super) struct Link {
     /// The gateway keeps what it could not deliver for a client that comes back under the same id.
     session_id: String,
     messages_sent: u64,
+    /// What the gateway's journal goes by.
+    counts: Counts,
+    /// Since when the connection is lost, where it may come back, and why.
+    lost: Option<(Instant, String)>,
     /// The kernel's own session id: another process has another one.
     kernel_session: Option<String>,
 }
@@ -45,15 +54,24 @@ impl Link {
             connection: None,
             session_id: new_session_id(),
             messages_sent: 0,
+            counts: Counts::default(),
+            lost: None,
             kernel_session: None,
         }
     }
 
-    /// Opens the websocket if there is none.
+    /// Opens the websocket if there is none; what an earlier one missed concerns nobody any more.
     pub(super) async fn connect(&mut self) -> Result<Subprotocol> {
+        self.counts.confirm();
         if let Some(connection) = &self.connection {
             return Ok(connection.subprotocol());
         }
+        self.open().await?;
+        self.connection.as_ref().map(Connection::subprotocol).ok_or(Error::Closed)
+    }
+
+    /// Opens the websocket. Whether the session goes on where it was.
+    async fn open(&mut self) -> Result<bool> {
         let shared = &self.shared;
         let endpoint = shared.gateway.endpoint();
         let target = Target {
@@ -61,18 +79,29 @@ impl Link {
             authorization: endpoint.authorization(),
             tls: shared.gateway.tls(),
             kernel_id: shared.kernel_id.clone(),
+            received: self.counts.received,
         };
         let limits = &shared.config.limits;
-        let connection = channel::connect(
+        let (mut connection, resumption) = channel::connect(
             &target,
             Keepalive { dead_after: shared.config.dead_peer_timeout },
             limits.output_bytes.max(limits.result_bytes).saturating_add(MESSAGE_OVERHEAD_BYTES),
             shared.config.connect_timeout,
         )
         .await?;
-        let subprotocol = connection.subprotocol();
+        let resumed = match resumption {
+            Resumption::Resumed(received) => {
+                self.counts.send_again(received, &mut connection).await?;
+                true
+            }
+            Resumption::New | Resumption::Unsupported => {
+                self.counts = Counts::new(resumption == Resumption::New);
+                false
+            }
+        };
+        self.lost = None;
         self.connection = Some(connection);
-        Ok(subprotocol)
+        Ok(resumed)
     }
 
     /// An id for the next message, and the id of the session that sends it.
@@ -81,32 +110,88 @@ impl Link {
         (format!("{}_{}", self.session_id, self.messages_sent), &self.session_id)
     }
 
+    /// Sends a frame; where the connection is lost and may come back, it is sent then.
     pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Gone> {
         let sent = match &mut self.connection {
-            Some(connection) => connection.send(frame).await,
+            Some(connection) => {
+                self.counts.sends(&frame);
+                connection.send(frame).await
+            }
             None => Err("it is not open".to_owned()),
         };
-        sent.map_err(|reason| self.lost(reason))
+        sent.or_else(|reason| self.note_lost(reason))
     }
 
     /// The next message of the kernel; without a connection there never is one. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Message, Gone> {
-        let Some(connection) = &mut self.connection else { return std::future::pending().await };
-        match connection.next().await {
-            Ok(message) => match death_notice(&message) {
-                None => Ok(message),
-                Some(reason) => {
-                    self.kernel_was_replaced();
-                    Err(Gone::Died(reason))
+        loop {
+            let Some(connection) = &mut self.connection else {
+                match self.lost.take() {
+                    Some((since, reason)) => self.resume(since, reason).await?,
+                    None => return std::future::pending().await,
                 }
-            },
-            Err(reason) => Err(self.lost(reason)),
+                continue;
+            };
+            match connection.next().await {
+                Ok(message) => {
+                    self.counts.received += 1;
+                    return match death_notice(&message) {
+                        None => Ok(message),
+                        Some(reason) => {
+                            self.kernel_was_replaced();
+                            Err(Gone::Died(reason))
+                        }
+                    };
+                }
+                Err(reason) => self.note_lost(reason)?,
+            }
         }
     }
 
-    fn lost(&mut self, reason: String) -> Gone {
+    /// Notes that the connection is lost, for good where the gateway keeps no journal.
+    fn note_lost(&mut self, reason: String) -> Result<(), Gone> {
         self.connection = None;
-        Gone::Lost(reason)
+        if self.counts.journaled {
+            self.lost = Some((Instant::now(), reason));
+            Ok(())
+        } else {
+            Err(Gone::Lost(reason))
+        }
+    }
+
+    /// Takes up the session where it was.
+    async fn resume(&mut self, since: Instant, reason: String) -> Result<(), Gone> {
+        let limit = self.shared.config.reconnect_timeout;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Dropped in the middle, it is taken up by the next call.
+            self.lost = Some((since, reason.clone()));
+            let remaining = (since + limit).saturating_duration_since(Instant::now());
+            let failure = match timeout(remaining, self.open()).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) => {
+                    return Err(Gone::Lost(format!(
+                        "{reason}; the gateway can't say what it sent since, so the outcome is not known"
+                    )));
+                }
+                Ok(Err(Error::KernelNotFound { .. })) => {
+                    self.lost = None;
+                    self.kernel_was_replaced();
+                    return Err(Gone::Died("the gateway has it no more"));
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "there was no answer".to_owned(),
+            };
+            if Instant::now() + pause >= since + limit {
+                self.lost = None;
+                return Err(Gone::Lost(format!(
+                    "{reason}; it did not come back within {}: {failure}",
+                    Seconds(limit)
+                )));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Notes who replied: a kernel that was replaced while nobody listened gives itself away here.
@@ -128,7 +213,12 @@ impl Link {
 
     /// Notes that another kernel is in the place of the one before. What that one said must not be replayed.
     fn kernel_was_replaced(&mut self) {
-        self.connection = None;
+        if let Some(connection) = self.connection.take() {
+            // Not waited for, but said: the gateway need not keep the session.
+            tokio::spawn(connection.close(FAREWELL));
+        }
+        self.lost = None;
+        self.counts = Counts::default();
         self.session_id = new_session_id();
         self.state_is_lost();
     }

@@ -4,11 +4,12 @@
 //!
 //! - `open`: from an endpoint to a kernel with an open websocket.
 //! - `worker`: the one task that serves a session: requests in the order they were made.
-//! - `link`: the way to the kernel, which the worker owns.
+//! - `link`: the way to the kernel, which the worker owns; `counts`: what it goes by when it takes up a lost one.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
 //! - `stop`: how running code is ended: interrupt, then restart.
 //! - `events`: what is seen of an execution while it runs.
 
+mod counts;
 mod events;
 mod execute;
 mod link;

@@ -3,8 +3,10 @@
 // Each test binary compiles this module for itself and uses its own share of it.
 #![allow(dead_code)]
 
+pub(crate) mod fault_proxy;
 pub(crate) mod fault_server;
 pub(crate) mod tls_front;
+pub(crate) mod tuned_gateway;
 
 use std::fs;
 use std::net::TcpListener;

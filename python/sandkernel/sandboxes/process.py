@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import BootError, ClosedError, ForkError
+from sandkernel.sandboxes.program import program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ __all__ = ["MARKER", "GatewayProcess"]
 MARKER = "SANDKERNEL_SANDBOX"
 """The variable in every kernel's environment that says which sandbox it belongs to."""
 
-BOOTSTRAP = Path(__file__).parent.parent / "bootstrap.py"
 LOG_LIMIT = 1 << 20
 OUTPUT_LIMIT = 64 << 10
 GRACE = 2.0
@@ -82,9 +82,11 @@ class GatewayProcess:
         Raises:
             BootError: It ended, or did not report in time.
         """
+        script = self.root / "gateway.py"
+        script.write_text(program(), encoding="utf-8")
         with (self.root / "gateway.log").open("ab") as log:
             self._popen = subprocess.Popen(
-                [self._python, str(BOOTSTRAP)],
+                [self._python, str(script)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

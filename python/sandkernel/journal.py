@@ -1,0 +1,212 @@
+"""Lets a client that lost its websocket take up where it was: nothing missing, nothing twice.
+
+Runs in the gateway's process, brought along by the bootstrap, from Python 3.8 on; it imports nothing of
+`sandkernel`. The protocol, in headers of the websocket's upgrade:
+
+    request   Sandkernel-Received: N     the client has received N messages in this session, over all its
+                                         sockets
+    response  Sandkernel-Resumed: M      the gateway has received M messages of it, and sends what comes after
+                                         the Nth
+              Sandkernel-Resumed: new    the session begins anew: it was not there, or too much was missed
+
+Since a websocket delivers in order or not at all, the two counts are all that there is to know: nothing on
+the wire has to be numbered. A client without the header is served as by the stock gateway.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import types
+from typing import Any, ClassVar, Deque, Dict, List, Optional, Tuple
+
+from jupyter_core.utils import ensure_async
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
+from tornado.ioloop import IOLoop
+from tornado.web import HTTPError
+from tornado.websocket import WebSocketClosedError
+
+RECEIVED = "Sandkernel-Received"
+RESUMED = "Sandkernel-Resumed"
+# How much is kept of what was sent last, and what a message counts for beside its length.
+LIMIT = 32 << 20
+OVERHEAD = 200
+# How long a session is kept whose client is away, in seconds. Its kernel is kept longer.
+AWAY = 3600.0
+NORMAL_CLOSURE = 1000
+LONGEST_COUNT = 18
+
+
+class Journal:
+    """What was sent last, and how much was sent and received in all."""
+
+    def __init__(self) -> None:
+        self.messages: Deque[Tuple[Any, bool]] = collections.deque()
+        self.size = 0
+        self.sent = 0
+        self.received = 0
+
+    def append(self, message: Any, binary: bool) -> None:
+        """Keep a message, and let go of the oldest past the limit."""
+        self.messages.append((message, binary))
+        self.sent += 1
+        self.size += len(message) + OVERHEAD
+        while self.size > LIMIT:
+            self.size -= len(self.messages.popleft()[0]) + OVERHEAD
+
+    def reaches(self, count: int) -> bool:
+        """Whether everything after the first `count` messages is here."""
+        return self.sent - len(self.messages) <= count <= self.sent
+
+    def since(self, count: int) -> List[Tuple[Any, bool]]:
+        """The messages after the first `count`."""
+        return list(self.messages)[len(self.messages) - (self.sent - count) :]
+
+
+class JournalingConnection(ZMQChannelsWebsocketConnection):
+    """A connection to a kernel that outlives its websocket, where its client asked for that."""
+
+    # By kernel id and session id: those that can be taken up, whether or not they have a websocket.
+    sessions: ClassVar[Dict[Tuple[str, str], Any]] = {}
+
+    journal: Optional[Journal] = None
+    key: Tuple[str, str] = ("", "")
+    # Whether its channels to the kernel are open.
+    ready = False
+    # Ends it, where its client is away for too long.
+    away: Any = None
+
+    @property
+    def write_message(self) -> Any:
+        """What sends a message to the client."""
+        return self.websocket_handler.write_message if self.journal is None else self.keep_and_write
+
+    def keep_and_write(self, message: Any, binary: bool = False) -> None:
+        """Send a message to the client, now or when it comes back."""
+        if self.journal is not None:
+            self.journal.append(message, binary)
+        if self.away is None:
+            with contextlib.suppress(WebSocketClosedError):
+                self.websocket_handler.write_message(message, binary=binary)
+
+    def begin(self, key: Tuple[str, str]) -> None:
+        """Keep a journal from now on."""
+        self.journal = Journal()
+        self.key = key
+        self.sessions[key] = self
+
+    def leave(self) -> None:
+        """Keep what comes for a client that is away."""
+        self.come_back()
+        self.away = IOLoop.current().call_later(AWAY, self.end)
+
+    def come_back(self) -> None:
+        """Send what comes at once."""
+        if self.away is not None:
+            IOLoop.current().remove_timeout(self.away)
+            self.away = None
+
+    def take_over(self, handler: Any) -> None:
+        """Go on with another websocket. Until that is open, what comes is kept."""
+        former, self.websocket_handler = self.websocket_handler, handler
+        self._open_sessions[self.session_key] = handler
+        self.leave()
+        former.close()
+
+    def end(self) -> None:
+        """End the session: its client does not come back."""
+        self.come_back()
+        if self.sessions.get(self.key) is self:
+            del self.sessions[self.key]
+        self.disconnect()  # type: ignore[no-untyped-call]
+
+
+# The gateway has no types.
+handler_class: Any = KernelWebsocketHandler
+# Its methods, before ours are put in their place.
+original = types.SimpleNamespace()
+
+
+def attached(handler: Any) -> bool:
+    """Whether a websocket is still the one of its connection."""
+    connection = getattr(handler, "connection", None)
+    return connection is not None and connection.websocket_handler is handler
+
+
+async def pre_get(self: Any) -> None:
+    """Find the session that the client asks for, or make one."""
+    self.resumed_after = None
+    received = self.request.headers.get(RECEIVED, "")
+    if not received.isdigit() or len(received) > LONGEST_COUNT:
+        await original.pre_get(self)
+        return
+    key = (self.kernel_id, self.get_argument("session_id", ""))
+    kept = JournalingConnection.sessions.get(key)
+    if kept is None or not can_resume(kept, self, int(received)):
+        if kept is not None:
+            kept.end()
+        await original.pre_get(self)
+        self.connection.begin(key)
+        self.set_header(RESUMED, "new")
+        return
+    # The original does not only make a connection, it also asks whether the user may have one.
+    allowed = self.authorizer.is_authorized(self, self.current_user, "execute", "kernels")
+    if not await ensure_async(allowed):
+        raise HTTPError(403)
+    self.connection = kept
+    self.resumed_after = int(received)
+    kept.take_over(self)
+    self.set_header(RESUMED, str(kept.journal.received))
+
+
+def can_resume(kept: Any, handler: Any, received: int) -> bool:
+    """Whether a session can go on as if nothing had happened."""
+    manager = handler.kernel_manager.get_kernel(handler.kernel_id)
+    return kept.ready and kept.kernel_manager is manager and kept.journal.reaches(received)
+
+
+async def open_websocket(self: Any, kernel_id: str) -> None:
+    """Connect to the kernel, or send what the client has missed."""
+    if getattr(self, "resumed_after", None) is None:
+        await original.open(self, kernel_id)
+        if attached(self):
+            self.connection.ready = True
+        return
+    self.set_nodelay(True)
+    # Begins to ping, and does not connect to the kernel.
+    super(handler_class, self).open()
+    if attached(self):
+        self.connection.come_back()
+        for message, binary in self.connection.journal.since(self.resumed_after):
+            self.write_message(message, binary=binary)
+
+
+def on_message(self: Any, message: Any) -> None:
+    """Count a message of the client; one on a websocket that was replaced has been sent again."""
+    if attached(self):
+        if self.connection.journal is not None:
+            self.connection.journal.received += 1
+        original.on_message(self, message)
+
+
+def on_close(self: Any) -> None:
+    """Keep the session, unless the client has said goodbye."""
+    connection = getattr(self, "connection", None)
+    if connection is None or connection.journal is None:
+        original.on_close(self)
+    elif attached(self):
+        known = connection.sessions.get(connection.key) is connection
+        if known and connection.ready and self.close_code != NORMAL_CLOSURE:
+            connection.leave()
+        else:
+            connection.end()
+
+
+def install(web_application: Any) -> None:
+    """Make a gateway keep journals."""
+    web_application.settings["kernel_websocket_connection_class"] = JournalingConnection
+    ours = {"pre_get": pre_get, "open": open_websocket, "on_message": on_message, "on_close": on_close}
+    for name, method in ours.items():
+        setattr(original, name, getattr(handler_class, name))
+        setattr(handler_class, name, method)
