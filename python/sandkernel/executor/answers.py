@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from smolagents.serialization import SafeSerializer
@@ -23,6 +24,7 @@ __all__ = ["Ticket", "decode", "from_error", "from_results", "output", "piece", 
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
 _TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(form: str, payload: bytes, *, allow_pickle: bool) -> Any:  # noqa: ANN401 any value may come
@@ -44,11 +46,27 @@ def decode(form: str, payload: bytes, *, allow_pickle: bool) -> Any:  # noqa: AN
         )
     try:
         if form == "pickle":
-            return pickle.loads(payload)  # noqa: S301 the user asked for it
-        return SafeSerializer.from_json_safe(json.loads(payload))
+            return _printable(pickle.loads(payload))  # noqa: S301 the user asked for it
+        return _printable(SafeSerializer.from_json_safe(json.loads(payload)))
     except (Exception, RecursionError) as error:
         message = f"The final answer can't be decoded ({len(payload)} bytes, form {form!r}): {error!r:.500}"
         raise PayloadError(message) from error
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 any value may come
+    """Replace the lone surrogates of a text or path by U+FFFD, as in all other output.
+
+    smolagents prints the answer, and no terminal takes a lone surrogate: the agent's run would end with an
+    error. Within a list or a dict they stay: those are printed with escapes.
+    """
+    if isinstance(value, (str, PurePath)):
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = _SURROGATE.sub("\ufffd", text)
+            return text if isinstance(value, str) else type(value)(text)
+    return value
 
 
 def from_results(execution: Execution) -> tuple[str, bytes] | None:

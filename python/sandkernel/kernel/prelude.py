@@ -43,6 +43,29 @@ _tools = {}
 _answer = None
 
 
+def _send_any_text(session):
+    """Let text with a lone surrogate through: jupyter_client can't encode it, and loses its whole message."""
+    pack = session.pack
+    # Not twice, and not for a packer of the user's own that is none for JSON.
+    if getattr(pack, "takes_any_text", False) or pack({}) != b"{}":
+        return
+
+    def pack_any_text(message):
+        try:
+            return pack(message)
+        except UnicodeEncodeError:
+            from jupyter_client.jsonutil import json_clean, json_default
+
+            return json.dumps(json_clean(message), default=json_default).encode()
+
+    pack_any_text.takes_any_text = True
+    session.pack = pack_any_text
+
+
+# One for all: the streams, the displays, the results and the replies of a kernel share it.
+_send_any_text(_publisher.session)
+
+
 class FinalAnswerException(BaseException):
     """Ends the agent's code once its answer is on the way; `except Exception` does not catch it."""
 
