@@ -1,8 +1,8 @@
 """Test what uses Modal sandboxes on this machine, without an account.
 
-`LocalModal` stands in for Modal's servers: the unmodified `modal` package talks to it, entrypoints run as local
-processes, tunnels are real TLS endpoints. It records what was asked of it, and makes faults on demand. Install it with
-`pip install "sandkernel[testing]"`. In a suite for pytest:
+`LocalModal` stands in for Modal's servers: the unmodified `modal` package talks to it, entrypoints run as
+local processes, tunnels are real TLS endpoints. It records what was asked of it, and makes faults on demand.
+Install it with `pip install "sandkernel[testing]"`. In a suite for pytest:
 
     from sandkernel.testing import LocalModal
 

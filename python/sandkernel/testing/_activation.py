@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from modal.client import _Client
 
 CLOSE_TIMEOUT = 10.0
 
@@ -34,7 +36,7 @@ def activated(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _close_client(cls: Any) -> None:
+def _close_client(cls: type[_Client]) -> None:
     """Close the client that was made meanwhile, if there is one."""
     if cls._client_from_env is None:
         return

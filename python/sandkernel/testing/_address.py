@@ -1,10 +1,11 @@
 """Where a tunnel listens, such that unmodified clients reach it by `https://{tunnel.host}/`, without a port.
 
-A tunnel of Modal's is reached by its host name on port 443. Names of one's own resolve only with help from the system
-(`*.localhost` doesn't, where glibc's resolver is used without systemd's), but on Linux all of 127.0.0.0/8 is this
-machine: each tunnel gets an address of its own there, which stands in for its host name and in its certificate. Port
-443 needs root, or `net.ipv4.ip_unprivileged_port_start` of 443 or less, as in most containers. Elsewhere, and on macOS,
-the text of the host holds a port as well, `127.0.0.1:43210`, and that works wherever it becomes part of a URL.
+A tunnel of Modal's is reached by its host name on port 443. Names of one's own resolve only with help from
+the system (`*.localhost` doesn't, where glibc's resolver is used without systemd's), but on Linux all of
+127.0.0.0/8 is this machine: each tunnel gets an address of its own there, which stands in for its host name
+and in its certificate. Port 443 needs root, or `net.ipv4.ip_unprivileged_port_start` of 443 or less, as in
+most containers. Elsewhere, and on macOS, the text of the host holds a port as well, `127.0.0.1:43210`, and
+that works wherever it becomes part of a URL.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ HTTPS = 443
 ATTEMPTS = 16
 
 Addressing = Literal["auto", "address", "port"]
-"""How tunnels differ: by a loopback address each, on port 443, or by a port of 127.0.0.1; or what works best."""
+"""How tunnels differ: by a loopback address each, on port 443, or by a port of 127.0.0.1; or what works
+best."""
 
 _random = random.SystemRandom()
 
@@ -91,8 +93,8 @@ def bind(host: str, port: int) -> socket.socket:
 def free_port() -> int:
     """Find a port that a sandbox may listen on.
 
-    It is taken from below the range out of which the system gives ports to outgoing connections and to sockets bound
-    to port 0, so that none of those takes it between now and then.
+    It is taken from below the range out of which the system gives ports to outgoing connections and to
+    sockets bound to port 0, so that none of those takes it between now and then.
     """
     for _ in range(1000):
         port = _random.randint(12_000, 30_000)

@@ -17,8 +17,8 @@ class Certificates:
 
     Attributes:
         authority: PEM file with this authority's certificate alone.
-        bundle: PEM file with this authority's certificate and the roots that are trusted anyway, so that a process
-            that uses it in place of its own still reaches the rest of the world.
+        bundle: PEM file with this authority's certificate and the roots that are trusted anyway, so that a
+            process that uses it in place of its own still reaches the rest of the world.
     """
 
     def __init__(self, directory: Path) -> None:

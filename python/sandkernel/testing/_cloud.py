@@ -48,33 +48,36 @@ STOP_TIMEOUT = 30.0
 class LocalModal:
     """A stand-in for Modal's servers on this machine: test what uses Modal sandboxes, without an account.
 
-    The unmodified `modal` package talks to it over gRPC. `Sandbox.create` runs the real entrypoint as a process of this
-    machine, in a process group, home directory and environment of its own, with the environment variables that the
-    sandbox's secrets and `env=` set; each tunnel is a real TLS endpoint.
+    The unmodified `modal` package talks to it over gRPC. `Sandbox.create` runs the real entrypoint as a
+    process of this machine, in a process group, home directory and environment of its own, with the
+    environment variables that the sandbox's secrets and `env=` set; each tunnel is a real TLS endpoint.
 
         with LocalModal() as cloud, cloud.activate():
             app = modal.App.lookup("demo", create_if_missing=True)
-            sandbox = modal.Sandbox.create("python", "-m", "http.server", "8000", app=app, encrypted_ports=[8000])
+            server = ["python", "-m", "http.server", "8000"]
+            sandbox = modal.Sandbox.create(*server, app=app, encrypted_ports=[8000])
             requests.get(sandbox.tunnels()[8000].url)
             sandbox.terminate()
             cloud.assert_no_running_sandboxes()
 
-    It is no container: an entrypoint sees this machine's files and network, and no image is built. `python` and what
-    else is installed beside it (such as `jupyter`) come from the environment of `python=`. Files and volumes of an image
-    are recorded, not mounted. A port that an entrypoint is told to listen on is replaced by a free one of this machine.
-    Code that you would not run on this machine should not be run in it.
+    It is no container: an entrypoint sees this machine's files and network, and no image is built. `python`
+    and what else is installed beside it (such as `jupyter`) come from the environment of `python=`. Files and
+    volumes of an image are recorded, not mounted. A port that an entrypoint is told to listen on is replaced
+    by a free one of this machine. Code that you would not run on this machine should not be run in it.
 
-    Everything runs in a thread of its own. What it started has ended when `stop()` returns, and soon after its process
-    was killed otherwise.
+    Everything runs in a thread of its own. What it started has ended when `stop()` returns, and soon after
+    its process was killed otherwise.
 
     Args:
-        python: The interpreter whose environment takes the place of an image's; by default the running one. Packages
-            that `pip` installs in a sandbox go into the sandbox's own directory; `uv` writes to this environment.
+        python: The interpreter whose environment takes the place of an image's; by default the running one.
+            Packages that `pip` installs in a sandbox go into the sandbox's own directory; `uv` writes to this
+            environment.
         environment: Variables that all sandboxes have besides their own.
-        addressing: How tunnels are told apart. `"address"`: by an address each in 127.0.0.0/8, on port 443, so that
-            `tunnel.host` and `tunnel.port` are what they are on Modal; that needs Linux, and root or a
-            `net.ipv4.ip_unprivileged_port_start` of at most 443. `"port"`: by a port of 127.0.0.1, which is part of
-            `tunnel.host`, so that `https://{tunnel.host}/` works. `"auto"`: by address where that is possible.
+        addressing: How tunnels are told apart. `"address"`: by an address each in 127.0.0.0/8, on port 443,
+            so that `tunnel.host` and `tunnel.port` are what they are on Modal; that needs Linux, and root or
+            a `net.ipv4.ip_unprivileged_port_start` of at most 443. `"port"`: by a port of 127.0.0.1, which is
+            part of `tunnel.host`, so that `https://{tunnel.host}/` works. `"auto"`: by address where that is
+            possible.
 
     Attributes:
         faults: What is to go wrong.
@@ -94,7 +97,8 @@ class LocalModal:
         self._journal = Journal()
         self._token_id = new_id("ak")
         self._token_secret = new_id("as")
-        # All its sandboxes' ids start with this, so that their processes can be found should this one be killed.
+        # All its sandboxes' ids start with this, so that their processes can be found should this one be
+        # killed.
         self._prefix = new_id("x", length=8)[2:]
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,7 +118,7 @@ class LocalModal:
         """
         if self._thread is not None:
             raise RuntimeError("this local control plane was started before; make another")
-        self._directory = Path(tempfile.mkdtemp(prefix="sandkernel-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="sandkernel-modal-"))
         self._certificates = Certificates(self._directory)
         self._reaper = subprocess.Popen(
             [
@@ -259,8 +263,8 @@ class LocalModal:
     def environment(self) -> dict[str, str]:
         """Make the environment variables by which a process uses it.
 
-        They point the `modal` package here, and make `requests`, `websocket-client`, OpenSSL and rustls trust the tunnels
-        besides what is trusted anyway.
+        They point the `modal` package here, and make `requests`, `websocket-client`, OpenSSL and rustls trust
+        the tunnels besides what is trusted anyway.
         """
         bundle = str(self._certificates.bundle)
         variables = {
@@ -281,8 +285,9 @@ class LocalModal:
     def activate(self) -> contextlib.AbstractContextManager[None]:
         """Let this process use it, within a `with` statement.
 
-        Sets the variables of `environment()` and takes the place of the client that the `modal` package keeps; restores
-        both at the end. Images, apps and other objects of Modal's that were used with one control plane belong to it.
+        Sets the variables of `environment()` and takes the place of the client that the `modal` package
+        keeps; restores both at the end. Images, apps and other objects of Modal's that were used with one
+        control plane belong to it.
         """
         return activated(self.environment())
 

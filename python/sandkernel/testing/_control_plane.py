@@ -9,7 +9,7 @@ import contextlib
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
@@ -19,7 +19,7 @@ from sandkernel.testing._sandbox import Sandbox
 from sandkernel.testing._store import Store, new_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Iterable
 
     from sandkernel.testing._sandbox import Machine
     from sandkernel.testing._store import App, Secret, Volume
@@ -176,7 +176,7 @@ class ControlPlane:
     async def volume_heartbeat(self, _: api_pb2.VolumeHeartbeatRequest) -> Empty:
         return Empty()
 
-    # Sandboxes: create
+    # Creating sandboxes
 
     async def sandbox_create(
         self, request: api_pb2.SandboxCreateRequest, *, key: str
@@ -228,7 +228,8 @@ class ControlPlane:
         name = request.definition.name
         if name and self._running(app, name):
             raise GRPCError(Status.ALREADY_EXISTS, f"Sandbox {name!r} is running in app {app.name!r} already")
-        # The SDK tells the backends apart by the length of the ids' random part, and a V2 task by its last letter.
+        # The SDK tells the backends apart by the length of the ids' random part, and a V2 task by its last
+        # letter.
         sandbox = Sandbox(
             id=new_id("sb", length=22 if backend == "V1" else 26, start=self._prefix),
             task_id=new_id("ta") + ("V" if backend == "V2" else "x"),
@@ -255,7 +256,7 @@ class ControlPlane:
             raise GRPCError(Status.NOT_FOUND, f"Sandbox {sandbox_id} not found")
         return self.sandboxes[sandbox_id]
 
-    # Sandboxes: look up
+    # Finding sandboxes
 
     async def sandbox_list(self, request: api_pb2.SandboxListRequest) -> api_pb2.SandboxListResponse:
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
@@ -323,7 +324,7 @@ class ControlPlane:
     ) -> api_pb2.TaskGetCommandRouterAccessResponse:
         return api_pb2.TaskGetCommandRouterAccessResponse(url=self._url, jwt=self.router_token)
 
-    # Sandboxes: tags and names
+    # Their tags
 
     async def sandbox_tags_get(
         self, request: api_pb2.SandboxTagsGetRequest
@@ -342,7 +343,7 @@ class ControlPlane:
     async def sandbox_tags_set_v2(self, request: api_pb2.SandboxTagsSetRequest) -> Empty:
         return await self.sandbox_tags_set(request)
 
-    # Sandboxes: tunnels
+    # Their tunnels
 
     async def sandbox_get_tunnels(
         self, request: api_pb2.SandboxGetTunnelsRequest
@@ -372,7 +373,7 @@ class ControlPlane:
             for address in (tunnel.address,)
         ]
 
-    # Sandboxes: output and input of the entrypoint (V1; the command router has those of V2)
+    # Their output and input of the entrypoint (V1; the command router has those of V2)
 
     async def sandbox_get_logs(
         self, request: api_pb2.SandboxGetLogsRequest
@@ -399,7 +400,7 @@ class ControlPlane:
             raise GRPCError(Status.FAILED_PRECONDITION, "the entrypoint reads no more input") from error
         return api_pb2.SandboxStdinWriteResponse()
 
-    # Sandboxes: end
+    # Their end
 
     async def sandbox_wait(self, request: api_pb2.SandboxWaitRequest) -> api_pb2.SandboxWaitResponse:
         sandbox = self.find(request.sandbox_id)
@@ -442,13 +443,13 @@ class _AlreadyExistsError(GRPCError):
         super().__init__(Status.ALREADY_EXISTS, "it exists already")
 
 
-async def _first(timeout: float, event: Any) -> None:
+async def _first(timeout: float, event: Awaitable[object]) -> None:
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(event, timeout)
 
 
 def _web_token() -> str:
-    """Make a token of the form that the SDK reads an expiry from; a random part takes the place of the signature."""
+    """Make a token that the SDK can read an expiry from, with a random part for a signature."""
     claims = {"exp": time.time() + TOKEN_LIFETIME}
     parts = [
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in ({"alg": "none"}, claims)

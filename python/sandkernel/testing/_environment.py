@@ -21,7 +21,8 @@ def base_environment(
 ) -> dict[str, str]:
     """Make the environment that a sandbox has of its own: nothing of this process's gets in.
 
-    The home directory, the temporary files and the packages that are installed at run time are in `directory`.
+    The home directory, the temporary files and the packages that are installed at run time are in
+    `directory`.
     """
     home, temporary, packages = (directory / name for name in ("home", "tmp", "packages"))
     for each in (home, temporary):
@@ -37,7 +38,8 @@ def base_environment(
         "MODAL_REGION": "local",
         MARKER: sandbox_id,
         "MODAL_TASK_ID": task_id,
-        # Not resolved: in a virtual environment it is the link's directory that has `jupyter` beside `python`.
+        # Not resolved: in a virtual environment it is the link's directory that has `jupyter` beside
+        # `python`.
         "PATH": os.pathsep.join([str(Path(python).parent), SYSTEM_PATH]),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_PREFIX": str(packages),
@@ -67,8 +69,9 @@ def image_environment(commands: Iterable[str]) -> dict[str, str]:
 def localize(texts: Sequence[str], ports: Mapping[int, int]) -> list[str]:
     """Replace the sandbox's port numbers by those that stand for them on this machine.
 
-    All sandboxes share the ports of one machine, so what an entrypoint is told to listen on has to change. A number
-    counts as a port if it is the whole text, or follows `=`, `:` or a blank and nothing else adjoins it.
+    All sandboxes share the ports of one machine, so what an entrypoint is told to listen on has to change. A
+    number counts as a port if it is the whole text, or follows `=`, `:` or a blank and nothing else adjoins
+    it.
     """
     for container_port, local_port in ports.items():
         pattern = re.compile(rf"(^|[=:\s]){container_port}(?=$|[\s/,;)'\"])")

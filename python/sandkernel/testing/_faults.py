@@ -82,11 +82,12 @@ class Faults:
 
         Args:
             method: The name of the remote procedure, such as `"AppGetOrCreate"`; see `LocalModal.calls`.
-            status: The name of a gRPC status. The SDK repeats a call that fails with `UNAVAILABLE`, `INTERNAL`,
-                `UNKNOWN`, `CANCELLED` or `DEADLINE_EXCEEDED`, and raises at once for others.
+            status: The name of a gRPC status. The SDK repeats a call that fails with `UNAVAILABLE`,
+                `INTERNAL`, `UNKNOWN`, `CANCELLED` or `DEADLINE_EXCEEDED`, and raises at once for others.
             message: What the error says.
             times: How many calls of the SDK fail, with all their attempts; `None` for all.
-            attempts: How many attempts of each call fail, so that a repeated one gets through; `None` for all.
+            attempts: How many attempts of each call fail, so that a repeated one gets through; `None` for
+                all.
             after_work: Do the work, and lose only the answer.
         """
         self._add((method,), status, message, times, attempts, after_work=after_work)
@@ -102,7 +103,8 @@ class Faults:
         """Let `Sandbox.create` fail.
 
         Args:
-            status: `"RESOURCE_EXHAUSTED"`, `"PERMISSION_DENIED"`, `"UNAUTHENTICATED"`, or another gRPC status.
+            status: `"RESOURCE_EXHAUSTED"`, `"PERMISSION_DENIED"`, `"UNAUTHENTICATED"`, or another gRPC
+                status.
             message: What the error says.
             times: How many calls fail; `None` for all.
         """
@@ -167,8 +169,8 @@ class Faults:
 
         Args:
             requests: How many connections get that answer.
-            while_booting: Give it, besides, to every connection for which nothing listens in the sandbox yet. By
-                default such a connection is closed after the TLS handshake.
+            while_booting: Give it, besides, to every connection for which nothing listens in the sandbox yet.
+                By default such a connection is closed after the TLS handshake.
         """
         self.bad_gateways = requests
         self.bad_gateway_while_booting = while_booting
@@ -184,6 +186,6 @@ class Faults:
         self.rate = bytes_per_second
 
     def cut_after(self, number_of_bytes: int, how: Cut = "reset") -> None:
-        """Break each connection once so many bytes (as sent, encrypted) have gone through it, both ways together."""
+        """Break each connection once so many bytes, encrypted, have gone through it, both ways together."""
         self.budget_cut = how
         self.budget = number_of_bytes

@@ -1,6 +1,7 @@
 """Stands in for the program in a Modal sandbox that `Sandbox.filesystem` runs.
 
-Run as a script with one argument, a command in JSON. Paths are those of this machine: what the sandbox's processes see.
+Run as a script with one argument, a command in JSON. Paths are those of this machine: what the sandbox's
+processes see.
 """
 
 import errno
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-KINDS = {
+KINDS: dict[type[Exception], str] = {
     FileNotFoundError: "NotFound",
     IsADirectoryError: "IsDirectory",
     NotADirectoryError: "NotDirectory",

@@ -9,6 +9,8 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandkernel.testing._faults import Cut, Faults
 
 CHUNK = 64 * 1024
@@ -32,8 +34,8 @@ class Link:
 
     async def run(self) -> None:
         """Pass everything on, until one side ends, `cut`, or cancellation; then close both."""
-        up = asyncio.create_task(self._pass(self._client[0], self._server[1], handshake=True))
-        down = asyncio.create_task(self._pass(self._server[0], self._client[1], handshake=False))
+        up = asyncio.create_task(self._pass(self._client[0], self._server[1], first=True))
+        down = asyncio.create_task(self._pass(self._server[0], self._client[1], first=False))
         closed = asyncio.create_task(self._closed.wait())
         tasks = {up, down, closed}
         try:
@@ -60,49 +62,64 @@ class Link:
             client.transport.abort()
         self._closed.set()
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, handshake: bool
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def _take(self, data: bytes) -> bytes:
+        """Count what arrived, and give back what of it is to be passed on."""
+        self._passed += len(data)
         faults = self._faults
-        pending = 0
-        room = asyncio.Event()
-        last = 0.0
+        if faults.budget is not None and self._passed > faults.budget:
+            self.cut(faults.budget_cut)
+        return b"" if self._silent or self._closed.is_set() else data
 
-        def release(piece: bytes) -> None:
-            nonlocal pending
-            pending -= len(piece)
-            room.set()
-            if not (self._silent or writer.is_closing()):
-                writer.write(piece)
-
-        with contextlib.suppress(ConnectionError, OSError):
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, first: bool) -> None:
+        """Pass one direction on to its end; `first` if it is the one in which the first byte goes."""
+        delay = _Delay(writer, self._faults, lambda: self._silent)
+        with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
-                self._passed += len(data)
-                if faults.budget is not None and self._passed > faults.budget:
-                    self.cut(faults.budget_cut)
-                if self._silent:
-                    continue
-                if self._closed.is_set():
-                    return
-                now = loop.time()
-                # One round trip more before the first byte: the TCP handshake, which the system does by itself.
-                due = max(now + faults.round_trip * (1.5 if handshake else 0.5), last)
-                handshake = False
-                if faults.rate:
-                    due = max(due, last) + len(data) / faults.rate
-                if due <= now and not pending:
-                    writer.write(data)
-                    await writer.drain()
-                    continue
-                last = due
-                pending += len(data)
-                loop.call_at(due, release, data)
-                while pending > WINDOW:
-                    room.clear()
-                    await room.wait()
-        while pending:
-            room.clear()
-            await room.wait()
-        with contextlib.suppress(ConnectionError, OSError):
-            await writer.drain()
+                if data := self._take(data):
+                    # One round trip more before the first byte: the TCP handshake, done by the system.
+                    await delay.write(data, round_trips=1.5 if first else 0.5)
+                    first = False
+            await delay.drain()
+
+
+class _Delay:
+    """Writes later, and not faster than is asked for."""
+
+    def __init__(self, writer: asyncio.StreamWriter, faults: Faults, silent: Callable[[], bool]) -> None:
+        self._writer = writer
+        self._faults = faults
+        self._silent = silent
+        self._loop = asyncio.get_running_loop()
+        self._last = 0.0
+        self._pending = 0
+        self._released = asyncio.Event()
+
+    async def write(self, data: bytes, *, round_trips: float) -> None:
+        now = self._loop.time()
+        due = max(now + round_trips * self._faults.round_trip, self._last)
+        if self._faults.rate:
+            due += len(data) / self._faults.rate
+        if due <= now and not self._pending:
+            self._writer.write(data)
+            await self._writer.drain()
+            return
+        self._last = due
+        self._pending += len(data)
+        self._loop.call_at(due, self._release, data)
+        await self._until(WINDOW)
+
+    def _release(self, data: bytes) -> None:
+        self._pending -= len(data)
+        self._released.set()
+        if not (self._silent() or self._writer.is_closing()):
+            self._writer.write(data)
+
+    async def _until(self, most: int) -> None:
+        while self._pending > most:
+            self._released.clear()
+            await self._released.wait()
+
+    async def drain(self) -> None:
+        """Wait until all is written."""
+        await self._until(0)
+        await self._writer.drain()

@@ -1,4 +1,4 @@
-"""Processes of a sandbox: started in a session of their own, their output kept, ended with all they started."""
+"""Processes of a sandbox: started in a session of their own, ended with all that they started."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def closed(self, timeout: float) -> None:
-        """Wait until its output has been read to the end; whoever holds the pipes longer than that is left out."""
+        """Wait until its output has been read to the end, but not longer for one who holds the pipes."""
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=timeout)
             for task in pending:
@@ -193,9 +193,11 @@ def kill_all(marker: tuple[str, str], root: int | None, *, timeout: float = 10.0
         for victim in victims:
             with contextlib.suppress(psutil.Error):
                 victim.kill()
-        psutil.wait_procs(victims, timeout=0.5)
-        if time.monotonic() > deadline:
-            return
+        # Not `psutil.wait_procs`: it would take the exit code of our own child from asyncio.
+        while any(map(_alive, victims)):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
 
 
 def _find(marker: tuple[str, str], root: int | None) -> list[psutil.Process]:

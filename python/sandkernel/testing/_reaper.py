@@ -1,8 +1,9 @@
 """Ends the sandboxes of a control plane whose process was killed.
 
-Run as a script with a prefix of sandbox ids and a directory. It waits for the end of its standard input, which comes
-when the process that started it is gone, however it went; then it kills the processes of those sandboxes and removes
-the directory. After an orderly end it finds nothing to do. It uses the standard library alone, and starts fast.
+Run as a script with a prefix of sandbox ids and a directory. It waits for the end of its standard input,
+which comes when the process that started it is gone, however it went; then it kills the processes of those
+sandboxes and removes the directory. After an orderly end it finds nothing to do. It uses the standard library
+alone, and starts fast.
 """
 
 import contextlib

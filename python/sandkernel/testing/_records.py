@@ -109,8 +109,8 @@ class SandboxRecord:
     def end_reason(self) -> str | None:
         """Why it ended.
 
-        `"exited"`, `"terminated"`, `"timeout"`, `"idle_timeout"`, `"app_stopped"`, or `"closed"` if the control plane
-        ended before it.
+        `"exited"`, `"terminated"`, `"timeout"`, `"idle_timeout"`, `"app_stopped"`, or `"closed"` if the
+        control plane ended before it.
         """
         return self._sandbox.end_reason
 
@@ -187,7 +187,8 @@ class SandboxRecord:
         """Break the open connections through its tunnels.
 
         Args:
-            how: `"close"` (FIN), `"reset"` (RST), or `"silence"`: they stay open, and nothing comes through any more.
+            how: `"close"` (FIN), `"reset"` (RST), or `"silence"`: they stay open, and nothing comes through
+                any more.
 
         Returns:
             How many connections were open.

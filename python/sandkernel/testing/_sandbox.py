@@ -179,8 +179,8 @@ class Sandbox:
         }
 
     def work_directory(self, asked_for: str) -> Path:
-        """Make the directory that stands for an absolute one of the sandbox's, its home if none is asked for."""
-        directory = self.directory / "work" / asked_for.lstrip("/") if asked_for else self.directory / "home"
+        """Make the directory that stands for one in the sandbox; its home if none is asked for."""
+        directory = self.directory / ("work" + asked_for if asked_for else "home")
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 

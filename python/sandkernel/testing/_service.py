@@ -70,9 +70,9 @@ Authorize = Callable[[dict[str, str]], bool]
 class Service:
     """Adapts `implementation` to a service base class that the modal wheel ships.
 
-    The remote procedure `SandboxGetTaskId` is the method `sandbox_get_task_id(request)`, which returns the answer or, as
-    an asynchronous generator, yields the answers. One that is marked with `@takes_stream` gets the stream instead.
-    What has no method is answered with `UNIMPLEMENTED`.
+    The remote procedure `SandboxGetTaskId` is the method `sandbox_get_task_id(request)`, which returns the
+    answer or, as an asynchronous generator, yields the answers. One that is marked with `@takes_stream` gets
+    the stream instead. What has no method is answered with `UNIMPLEMENTED`.
     """
 
     def __init__(
@@ -109,7 +109,11 @@ class Service:
             raise
 
     async def _answer(
-        self, call: Call, implementation: Any, stream: Stream[Any, Any], metadata: dict[str, str]
+        self,
+        call: Call,
+        implementation: Callable[..., Any] | None,
+        stream: Stream[Any, Any],
+        metadata: dict[str, str],
     ) -> None:
         if not self._authorize(metadata):
             raise GRPCError(Status.UNAUTHENTICATED, "the token is not one of this local control plane's")

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from sandkernel.testing._faults import Cut
     from sandkernel.testing._link import Streams
 
-BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: 11\r\nConnection: close\r\n\r\nbad gateway"
+BAD_GATEWAY = (
+    b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: 11\r\nConnection: close\r\n\r\n"
+    b"bad gateway"
+)
 # The inner half of a connection; the faults are made in the outer one.
 FAULTLESS = Faults()
 
@@ -26,8 +29,8 @@ FAULTLESS = Faults()
 class Tunnel:
     """One tunnel.
 
-    A connection passes two servers: the outer one takes the bytes as they are on the wire, so that faults and latency
-    apply to handshakes too; the inner one, on a socket in the file system, ends TLS.
+    A connection passes two servers: the outer one takes the bytes as they are on the wire, so that faults and
+    latency apply to handshakes too; the inner one, on a socket in the file system, ends TLS.
 
     Attributes:
         container_port: The port in the sandbox, as the SDK names it.

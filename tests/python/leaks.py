@@ -1,0 +1,44 @@
+"""Finds what is left behind: processes, threads, sockets, files."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def _children() -> set[str]:
+    return {f"process {each.pid} {each.name()}" for each in psutil.Process().children(recursive=True)}
+
+
+def _threads() -> set[str]:
+    # Threads of the modal package's own, and of asyncio's wait for children, have names that Python gave them.
+    return {f"thread {each.name}" for each in threading.enumerate() if "sandkernel" in each.name or "asyncio" in each.name}
+
+
+def _sockets() -> set[str]:
+    return {f"socket {each.laddr} {each.raddr} {each.status}" for each in psutil.Process().net_connections("all")}
+
+
+def _directories(prefix: str) -> set[str]:
+    return {f"directory {each}" for each in Path(tempfile.gettempdir()).glob(f"{prefix}*")}
+
+
+@contextlib.contextmanager
+def nothing_left(prefix: str, *, within: float = 5.0) -> Iterator[None]:
+    """Assert that afterwards there is nothing that wasn't there before."""
+    kinds: tuple[Callable[[], set[str]], ...] = (_children, _threads, _sockets, lambda: _directories(prefix))
+    before = [kind() for kind in kinds]
+    yield
+    deadline = time.monotonic() + within
+    while left := [each for kind, old in zip(kinds, before, strict=True) for each in sorted(kind() - old)]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.02)
