@@ -25,7 +25,9 @@ def _threads() -> set[str]:
 
 
 def _sockets() -> set[str]:
-    return {f"socket {each.laddr} {each.raddr} {each.status}" for each in psutil.Process().net_connections("all")}
+    # Without the nameless pairs, by which event loops wake themselves: modal keeps one for good.
+    connections = psutil.Process().net_connections("all")
+    return {f"socket {each.laddr} {each.raddr} {each.status}" for each in connections if each.laddr}
 
 
 def _directories(prefix: str) -> set[str]:

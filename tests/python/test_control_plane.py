@@ -22,6 +22,10 @@ import requests
 
 from leaks import nothing_left
 from sandkernel.testing import LocalModal
+from smolagents import ChatMessage, CodeAgent, Model
+from smolagents.models import MessageRole
+from smolagents.monitoring import AgentLogger, LogLevel
+from smolagents.remote_executors import ModalExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,6 +294,43 @@ def test_only_its_own_tokens_are_accepted(cloud: LocalModal) -> None:
         client.hello()
 
 
+# smolagents
+
+
+class Scripted(Model):
+    """A model that says what it was told to."""
+
+    def __init__(self, *steps: str) -> None:
+        super().__init__(model_id="scripted")
+        self.steps = iter(steps)
+
+    def generate(self, *_: object, **__: object) -> ChatMessage:
+        content = f"Thought: go on\n<code>\n{next(self.steps)}\n</code>"
+        return ChatMessage(role=MessageRole.ASSISTANT, content=content)
+
+
+@pytest.mark.parametrize("addressing", ["auto", "port"])
+def test_the_executor_of_smolagents(addressing: Any) -> None:
+    # What smolagents wants to install is there already, or isn't needed here.
+    no_index = {"PIP_NO_INDEX": "1"}
+    with (
+        nothing_left(f"{PREFIX}none"),
+        LocalModal(environment=no_index, addressing=addressing) as cloud,
+        cloud.activate(),
+    ):
+        executor = ModalExecutor([], AgentLogger(level=LogLevel.OFF))
+        model = Scripted("x = 20 + 1\nprint('x is', x)", "final_answer(x * 2)")
+        agent = CodeAgent([], model, executor=executor, verbosity_level=LogLevel.OFF)
+        assert agent.run("Compute.") == 42
+        assert "x is 21" in agent.memory.steps[1].observations
+        (seen,) = cloud.running_sandboxes()
+        assert (seen.app_name, seen.environment_names) == ("smolagent-executor", ["KG_AUTH_TOKEN"])
+        assert len(seen.processes()) >= 2
+        agent.cleanup()
+        assert seen.processes() == []
+        cloud.assert_no_running_sandboxes(within=0)
+
+
 # How a sandbox ends
 
 
@@ -506,7 +547,8 @@ def test_cut_connections(cloud: LocalModal, create: Callable[..., modal.Sandbox]
 # Nothing is left
 
 
-def test_nothing_is_left_by_stop() -> None:
+def test_nothing_is_left_by_stop(local_modal: LocalModal) -> None:
+    files = psutil.Process().num_fds()
     with nothing_left(PREFIX):
         with LocalModal() as cloud, cloud.activate():
             app = modal.App.lookup("tests", create_if_missing=True)
@@ -518,6 +560,7 @@ def test_nothing_is_left_by_stop() -> None:
         with pytest.raises(RuntimeError, match="make another"):
             cloud.start()
         assert [each.end_reason for each in cloud.sandboxes] == ["closed", "closed"]
+    until(lambda: psutil.Process().num_fds() <= files)
 
 
 def test_activation_is_undone(cloud: LocalModal) -> None:

@@ -94,6 +94,8 @@ class Tunnel:
             task = asyncio.create_task(handle((reader, writer)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            # Also when the task was cancelled before it began.
+            task.add_done_callback(lambda _: writer.close())
 
         return accept
 
