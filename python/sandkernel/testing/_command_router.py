@@ -13,6 +13,7 @@ from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 from modal_proto import task_command_router_pb2 as pb2
 
+from sandkernel.testing._sandbox import SandboxEndedError
 from sandkernel.testing._service import takes_stream
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ class CommandRouter:
     async def task_exec_start(self, request: pb2.TaskExecStartRequest) -> pb2.TaskExecStartResponse:
         sandbox = self._find(request.task_id)
         await sandbox.started.wait()
-        if sandbox.state == "ended":
-            raise GRPCError(Status.NOT_FOUND, f"sandbox {sandbox.id} has ended")
         arguments = list(request.command_args)
         if arguments[:1] == [FILESYSTEM_TOOL]:
             tool = Path(__file__).with_name("_filesystem_tool.py")
@@ -93,13 +92,16 @@ class CommandRouter:
             request.secret_ids if not request.secret_sources else (), request.secret_sources
         )
         variables.update((entry.name, entry.value) for entry in _entries(request))
-        await sandbox.execute(
-            request.exec_id,
-            arguments,
-            variables=variables,
-            workdir=request.workdir,
-            timeout=request.timeout_secs,
-        )
+        try:
+            await sandbox.execute(
+                request.exec_id,
+                arguments,
+                variables=variables,
+                workdir=request.workdir,
+                timeout=request.timeout_secs,
+            )
+        except SandboxEndedError as error:
+            raise GRPCError(Status.NOT_FOUND, f"sandbox {sandbox.id} has ended") from error
         return pb2.TaskExecStartResponse()
 
     async def task_exec_stdio_read(
@@ -192,13 +194,16 @@ async def _until_ready(sandbox: Sandbox, probe: api_pb2.Probe) -> None:
             if await _listens(int(port)):
                 return
         else:
-            process = await sandbox.execute(
-                f"readiness-{id(probe)}-{number}",
-                list(probe.exec_command.argv),
-                variables={},
-                workdir="",
-                timeout=0,
-            )
+            try:
+                process = await sandbox.execute(
+                    f"readiness-{id(probe)}-{number}",
+                    list(probe.exec_command.argv),
+                    variables={},
+                    workdir="",
+                    timeout=0,
+                )
+            except SandboxEndedError:
+                break
             await process.exited.wait()
             if process.returncode == 0:
                 return

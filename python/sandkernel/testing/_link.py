@@ -44,11 +44,12 @@ class Link:
             if self._silent and not up.done():
                 await asyncio.wait({up, closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Before anything is waited for, since that may be cancelled.
+            for _, writer in (self._client, self._server):
+                writer.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for _, writer in (self._client, self._server):
-                writer.close()
 
     def cut(self, how: Cut) -> None:
         """Break the client's connection."""

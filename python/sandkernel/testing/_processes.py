@@ -85,12 +85,25 @@ class Process:
         self.bytes_of_stdin = 0
         self.stdin_closed = False
         self._process: asyncio.subprocess.Process | None = None
+        self._starting: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(
         self, arguments: Sequence[str], *, environment: Mapping[str, str], directory: Path | str
     ) -> None:
         """Start it; a program that isn't there ends it at once, as it does in a container."""
+        # Not to be cancelled: asyncio would lose the pipes that it is just connecting.
+        self._starting = asyncio.ensure_future(self._start(arguments, environment, directory))
+        await asyncio.shield(self._starting)
+
+    async def settled(self) -> None:
+        """Wait until it has been started, if it is being started."""
+        if self._starting is not None:
+            await self._starting
+
+    async def _start(
+        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path | str
+    ) -> None:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *arguments,

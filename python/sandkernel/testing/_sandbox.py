@@ -31,6 +31,10 @@ TIMEOUT_CODE = 124
 DRAIN = 2.0
 
 
+class SandboxEndedError(Exception):
+    """A sandbox that has ended, or is ending, runs no more commands."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What all sandboxes of one control plane share."""
@@ -198,20 +202,22 @@ class Sandbox:
         """Run a command in it; one that is running under this id already is that one."""
         if command_id in self.commands:
             return self.commands[command_id]
+        if self._end is not None:
+            raise SandboxEndedError(self.id)
         process = self.commands[command_id] = Process()
-        self._running_commands += 1
-        self._activity()
+        task = asyncio.create_task(self._follow(process, timeout))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         await process.start(
             self.localize(arguments),
             environment=self.environment({**self.variables, **variables}),
             directory=self.work_directory(workdir or self.definition.workdir),
         )
-        task = asyncio.create_task(self._follow(process, timeout))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return process
 
     async def _follow(self, process: Process, timeout: float) -> None:
+        self._running_commands += 1
+        self._activity()
         try:
             await asyncio.wait_for(process.exited.wait(), timeout=timeout or None)
         except asyncio.TimeoutError:
@@ -241,10 +247,12 @@ class Sandbox:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
         await asyncio.gather(*(tunnel.close() for tunnel in self.tunnels.values()))
+        processes = [self.process, *self.commands.values()]
+        await asyncio.gather(*(process.settled() for process in processes))
         await asyncio.to_thread(kill_all, (_environment.MARKER, self.id), self.process.pid)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(process.closed(DRAIN) for process in (self.process, *self.commands.values())))
+        await asyncio.gather(*(process.closed(DRAIN) for process in processes))
         await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
         self.ended_at = time.time()
         self.result = api_pb2.GenericResult(status=status, exitcode=code)
