@@ -20,12 +20,9 @@ def _children() -> set[str]:
 
 
 def _threads() -> set[str]:
-    # Threads of the modal package's own, and of asyncio's wait for children, have names that Python gave them.
-    return {
-        f"thread {each.name}"
-        for each in threading.enumerate()
-        if "sandkernel" in each.name or "asyncio" in each.name
-    }
+    # Threads of the modal package's own have names that Python gave them.
+    names = (each.name for each in threading.enumerate())
+    return {f"thread {name}" for name in names if "sandkernel" in name or "asyncio" in name}
 
 
 def _sockets() -> set[str]:

@@ -43,8 +43,9 @@ def _close_client(cls: type[_Client]) -> None:
     from modal import Client  # noqa: PLC0415
 
     def close() -> None:
-        # What modal keeps is the inner object; this wraps it without making another.
-        Client.from_env().close()
+        # What modal keeps is the inner object; this wraps it, without making another. It has a `close()` only
+        # in newer releases.
+        Client.from_env().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     # In a thread, since modal's blocking calls complain in a running event loop.
     thread = threading.Thread(target=close, name="sandkernel-modal-close", daemon=True)

@@ -88,9 +88,9 @@ class CommandRouter:
             tool = Path(__file__).with_name("_filesystem_tool.py")
             arguments = [sys.executable, "-I", "-S", str(tool), *arguments[1:]]
         store = self._control_plane.store
-        variables = store.variables(
-            request.secret_ids if not request.secret_sources else (), request.secret_sources
-        )
+        # An older SDK names secrets by their ids, and has no other way.
+        sources = getattr(request, "secret_sources", ())
+        variables = store.variables(() if sources else request.secret_ids, sources)
         variables.update((entry.name, entry.value) for entry in _entries(request))
         try:
             await sandbox.execute(

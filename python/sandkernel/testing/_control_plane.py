@@ -15,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from sandkernel.testing._messages import message
 from sandkernel.testing._sandbox import Sandbox
 from sandkernel.testing._store import Store, new_id
 
@@ -72,10 +73,12 @@ class ControlPlane:
         self, request: api_pb2.AppGetOrCreateRequest
     ) -> api_pb2.AppGetOrCreateResponse:
         app = self.store.app(request.app_name, create=request.object_creation_type == CREATE_IF_MISSING)
-        metadata = api_pb2.AppHandleMetadata(
-            app_id=app.id, description=app.name, environment_name=self._machine.environment_name
-        )
-        return api_pb2.AppGetOrCreateResponse(app_id=app.id, handle_metadata=metadata)
+        answer = message(api_pb2.AppGetOrCreateResponse, app_id=app.id)
+        if hasattr(answer, "handle_metadata"):
+            answer.handle_metadata.app_id = app.id
+            answer.handle_metadata.description = app.name
+            answer.handle_metadata.environment_name = self._machine.environment_name
+        return answer
 
     async def app_create(self, request: api_pb2.AppCreateRequest) -> api_pb2.AppCreateResponse:
         app = self.store.new_app(request.description)
@@ -158,8 +161,11 @@ class ControlPlane:
 
     def _secret_metadata(self, secret: Secret) -> api_pb2.SecretMetadata:
         environment_name = self._machine.environment_name
-        return api_pb2.SecretMetadata(
-            name=secret.name, keys=list(secret.values), environment_name=environment_name
+        return message(
+            api_pb2.SecretMetadata,
+            name=secret.name,
+            keys=list(secret.values),
+            environment_name=environment_name,
         )
 
     async def volume_get_or_create(
@@ -183,7 +189,9 @@ class ControlPlane:
     ) -> api_pb2.SandboxCreateResponse:
         variables = self.store.variables(request.definition.secret_ids)
         sandbox = await self._create_once(key, request, variables, backend="V1")
-        return api_pb2.SandboxCreateResponse(sandbox_id=sandbox.id, metadata=_sandbox_metadata(sandbox))
+        return message(
+            api_pb2.SandboxCreateResponse, sandbox_id=sandbox.id, metadata=_sandbox_metadata(sandbox)
+        )
 
     async def sandbox_create_v2(
         self, request: api_pb2.SandboxCreateV2Request, *, key: str
@@ -237,7 +245,7 @@ class ControlPlane:
             image=self.store.find_image(request.definition.image_id),
             definition=request.definition,
             variables=variables,
-            tags={tag.tag_name: tag.tag_value for tag in request.tags},
+            tags={tag.tag_name: tag.tag_value for tag in getattr(request, "tags", ())},
             machine=self._machine,
             backend=backend,
         )
@@ -294,11 +302,13 @@ class ControlPlane:
             if box.app is app and box.name == request.sandbox_name and box.backend == backend
         ]
         running = [box for box in boxes if box.state != "ended"]
-        candidates = running or (boxes if request.include_terminated else [])
+        candidates = running or (boxes if getattr(request, "include_terminated", False) else [])
         if not candidates:
             raise GRPCError(Status.NOT_FOUND, f"no sandbox {request.sandbox_name!r} runs in app {app.name!r}")
         newest = max(candidates, key=lambda box: box.created_at)
-        return api_pb2.SandboxGetFromNameResponse(sandbox_id=newest.id, metadata=_sandbox_metadata(newest))
+        return message(
+            api_pb2.SandboxGetFromNameResponse, sandbox_id=newest.id, metadata=_sandbox_metadata(newest)
+        )
 
     async def sandbox_get_task_id(
         self, request: api_pb2.SandboxGetTaskIdRequest
@@ -406,7 +416,9 @@ class ControlPlane:
         sandbox = self.find(request.sandbox_id)
         if request.timeout:
             await _first(request.timeout, sandbox.ended.wait())
-        return api_pb2.SandboxWaitResponse(result=sandbox.result, metadata=_sandbox_metadata(sandbox))
+        return message(
+            api_pb2.SandboxWaitResponse, result=sandbox.result, metadata=_sandbox_metadata(sandbox)
+        )
 
     async def sandbox_wait_v2(self, request: api_pb2.SandboxWaitRequest) -> api_pb2.SandboxWaitResponse:
         return await self.sandbox_wait(request)
@@ -467,7 +479,7 @@ def _volume_metadata(volume: Volume) -> api_pb2.VolumeMetadata:
 
 def _sandbox_metadata(sandbox: Sandbox) -> api_pb2.SandboxHandleMetadata:
     result = sandbox.result if sandbox.state == "ended" else None
-    return api_pb2.SandboxHandleMetadata(app_id=sandbox.app.id, result=result)
+    return message(api_pb2.SandboxHandleMetadata, app_id=sandbox.app.id, result=result)
 
 
 def _tags(sandbox: Sandbox) -> list[api_pb2.SandboxTag]:
@@ -476,7 +488,8 @@ def _tags(sandbox: Sandbox) -> list[api_pb2.SandboxTag]:
 
 def _sandbox_info(sandbox: Sandbox) -> api_pb2.SandboxInfo:
     task = api_pb2.TaskInfo(id=sandbox.task_id, started_at=sandbox.started_at or 0, result=sandbox.result)
-    return api_pb2.SandboxInfo(
+    return message(
+        api_pb2.SandboxInfo,
         id=sandbox.id,
         created_at=sandbox.created_at,
         task_info=task,
