@@ -446,13 +446,13 @@ def test_a_call_that_gets_through_in_the_end(cloud: LocalModal) -> None:
 
 def test_slow_create_and_slow_boot(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
     cloud.faults.create_takes(0.3)
-    cloud.faults.slow_boot(0.5)
+    cloud.faults.slow_boot(1)
     begin = time.monotonic()
     sandbox = create(*HELLO)
     assert time.monotonic() - begin >= 0.3
     assert record(cloud).state == "starting"
     sandbox.wait()
-    assert record(cloud).started_at - record(cloud).created_at >= 0.5
+    assert record(cloud).started_at - record(cloud).created_at >= 1
 
 
 def test_a_sandbox_can_be_terminated_before_it_has_started(
@@ -472,7 +472,7 @@ def test_a_tunnel_that_never_opens(cloud: LocalModal, create: Callable[..., moda
 
 
 def test_refused_connections(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
-    cloud.faults.refuse_connections(0.7)
+    cloud.faults.refuse_connections(1.5)
     sandbox = create(*SERVER, encrypted_ports=[8000])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(_address(sandbox))
@@ -480,7 +480,7 @@ def test_refused_connections(cloud: LocalModal, create: Callable[..., modal.Sand
 
 
 def test_bad_gateway(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
-    cloud.faults.slow_boot(0.5)
+    cloud.faults.slow_boot(1)
     cloud.faults.bad_gateway(while_booting=True)
     url = create(*SERVER, encrypted_ports=[8000]).tunnels()[8000].url
     seen = {requests.get(url, timeout=20).status_code}
@@ -497,7 +497,7 @@ def test_latency(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> Non
     begin = time.monotonic()
     requests.get(url, timeout=20)
     # TCP, TLS 1.3, and the request.
-    assert 0.6 <= time.monotonic() - begin < 1.5
+    assert 0.6 <= time.monotonic() - begin < 5
 
 
 def test_throttle(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_throttle(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_p
     cloud.faults.throttle(200_000)
     begin = time.monotonic()
     assert len(requests.get(url, timeout=20).content) == 200_000
-    assert 0.9 <= time.monotonic() - begin < 5
+    assert 0.9 <= time.monotonic() - begin < 10
 
 
 def test_cut_after_some_bytes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import contextlib
 import os
 import secrets
@@ -204,7 +205,7 @@ class LocalModal:
         atexit.unregister(self.stop)
         loop, thread, self._loop = self._loop, self._thread, None
         if loop is not None and thread is not None:
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError, concurrent.futures.TimeoutError):
                 _result(self._close(), loop, STOP_TIMEOUT)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(STOP_TIMEOUT)
