@@ -19,12 +19,13 @@ import modal.exception
 import psutil
 import pytest
 import requests
-from leaks import nothing_left
-from sandkernel.testing import LocalModal
 from smolagents import ChatMessage, CodeAgent, Model
 from smolagents.models import MessageRole
 from smolagents.monitoring import AgentLogger, LogLevel
 from smolagents.remote_executors import ModalExecutor
+
+from leaks import nothing_left
+from sandkernel.testing import LocalModal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

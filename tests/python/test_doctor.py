@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import packaging
 import pytest
-import sandkernel
 from grpclib import GRPCError
 from grpclib.const import Status
 from grpclib.server import Server
 from modal_proto.api_grpc import ModalClientBase
 from modal_proto.api_pb2 import ClientHelloResponse
+
+import sandkernel
 from sandkernel.sandboxes.installer import find_uv
 
 if TYPE_CHECKING:

@@ -8,15 +8,16 @@ import pickle
 from typing import TYPE_CHECKING
 
 import pytest
-from executor_support import ScriptedModel, running_gateway
 from rich.console import Console
-from sandkernel import GatewayExecutor, LocalExecutor
-from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor import answers
 from smolagents import CodeAgent
 from smolagents.memory import ActionStep
 from smolagents.monitoring import AgentLogger, LogLevel
 from smolagents.utils import AgentExecutionError
+
+from executor_support import ScriptedModel, running_gateway
+from sandkernel import GatewayExecutor, LocalExecutor
+from sandkernel.exceptions import ConfigurationError
+from sandkernel.executor import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
