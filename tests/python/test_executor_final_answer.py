@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import inspect
 import pathlib
 from textwrap import dedent
 from typing import Any
@@ -192,6 +193,20 @@ def test_a_subclass_inherits_what_it_does_not_define(executor: LocalExecutor) ->
     assert answer(executor, "final_answer(1)") == 1
     executor.send_tools({"final_answer": PoliteFinalAnswerTool()})
     assert answer(executor, "final_answer(1)") == ["please", 1]
+
+
+def test_what_smolagents_own_executors_leave_behind_does_no_harm(
+    executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What `RemotePythonExecutor._patch_final_answer_with_exception` does to the class, for good.
+    source = inspect.getsource(FinalAnswerTool.forward).replace("def forward(", "def _forward(")
+    monkeypatch.setattr(FinalAnswerTool.forward, "__source__", source, raising=False)
+
+    class PlainFinalAnswerTool(FinalAnswerTool):
+        description = "Ends it, after all."
+
+    executor.send_tools({"final_answer": PlainFinalAnswerTool()})
+    assert answer(executor, "final_answer(1)") == 1
 
 
 def test_an_error_of_the_tool_is_the_agents_error(executor: LocalExecutor) -> None:
