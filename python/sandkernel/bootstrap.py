@@ -474,7 +474,6 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     application.kernel_spec_manager.kernel_dirs = [write_kernel_specification(configuration, runtime)]
     application.web_app.settings["websocket_max_message_size"] = MAXIMUM_MESSAGE
     application.http_server = HTTPServer(application.web_app, max_buffer_size=2 * MAXIMUM_MESSAGE)
-    application.http_server.add_sockets([listener])
     with contextlib.suppress(Exception):
         # A kernel that is not there yet is looked for each 10 ms, not each 100 ms.
         application.kernel_manager.context.setsockopt(zmq.RECONNECT_IVL, 10)
@@ -542,6 +541,8 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
                     # Before version 3 it takes no new id: then the client creates its kernel.
                     print("bootstrap: this gateway did not take the kernel: %r" % (error,), file=sys.stderr)
                 early.discard()
+            # Not before: who knows the kernel's id already may ask for it with its first request.
+            application.http_server.add_sockets([listener])
             port = listener.getsockname()[1]
             report.send(port=port, process_id=os.getpid(), kernel_id=kernel_id)
         except Exception as error:
