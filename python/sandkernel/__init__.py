@@ -1,6 +1,7 @@
 """Runs the code of agents in real Jupyter kernels.
 
-For smolagents: `LocalExecutor`, `GatewayExecutor` and `ModalExecutor`, as `CodeAgent(executor=...)`.
+For smolagents: `ModalExecutor`, `LocalExecutor` and `GatewayExecutor`, for `CodeAgent(executor=...)`;
+`SandboxPool` boots them ahead.
 For any other framework: `Session`, which runs code on any Jupyter gateway and gives an `Execution`.
 
 Nothing is imported before it is used: `import sandkernel` is a matter of milliseconds.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         ClosedError,
         ConfigurationError,
         ConnectionLost,
+        CredentialsError,
         ExecutionTimeout,
         ForkError,
         GatewayError,
@@ -38,10 +40,13 @@ if TYPE_CHECKING:
         PackageInstallError,
         PayloadError,
         ProtocolError,
+        SandboxExpired,
+        SandboxGone,
         SandkernelError,
         UnresolvableError,
     )
-    from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor
+    from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor
+    from sandkernel.pool import SandboxPool
     from sandkernel.session import Session
 
 __all__ = [
@@ -52,6 +57,7 @@ __all__ = [
     "ClosedError",
     "ConfigurationError",
     "ConnectionLost",
+    "CredentialsError",
     "Execution",
     "ExecutionError",
     "ExecutionStream",
@@ -64,11 +70,15 @@ __all__ = [
     "KernelExecutor",
     "KernelNotFoundError",
     "LocalExecutor",
+    "ModalExecutor",
     "Output",
     "PackageInstallError",
     "PayloadError",
     "ProtocolError",
     "Result",
+    "SandboxExpired",
+    "SandboxGone",
+    "SandboxPool",
     "SandkernelError",
     "Session",
     "Skipped",
@@ -88,7 +98,8 @@ _MODULES = {
         "__version__",
     ),
     # These import smolagents, which takes half a second.
-    "sandkernel.executor": ("GatewayExecutor", "KernelExecutor", "LocalExecutor"),
+    "sandkernel.executor": ("GatewayExecutor", "KernelExecutor", "LocalExecutor", "ModalExecutor"),
+    "sandkernel.pool": ("SandboxPool",),
     "sandkernel.session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

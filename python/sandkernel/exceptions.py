@@ -7,14 +7,17 @@ that its framework expects. What breaks underneath raises one of these::
     ├── ConfigurationError (ValueError)   an argument that can't work: a malformed URL, an unknown scheme
     ├── BootError                         a sandbox or a gateway did not become ready
     │   ├── CertificateError              its TLS certificate is not acceptable
-    │   └── UnresolvableError             its host name does not resolve
+    │   ├── UnresolvableError             its host name does not resolve
+    │   └── CredentialsError              the provider of the sandbox refuses the credentials
     ├── GatewayError                      the gateway refuses a request, or is no gateway at all
     │   ├── AuthError                     it refuses the token
     │   └── KernelNotFoundError           it knows no kernel of that id
     ├── InterruptedExecutionError         an execution was cut short; `.execution` has what had arrived
     │   ├── ConnectionLost                the connection to the kernel broke
     │   ├── KernelDied                    the kernel's process ended
-    │   └── ExecutionTimeout (TimeoutError)
+    │   ├── ExecutionTimeout (TimeoutError)
+    │   └── SandboxGone                   the sandbox ended, and all its state is lost
+    │       └── SandboxExpired            its lifetime was over
     ├── ProtocolError                     the peer does not speak the protocol
     ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
     ├── PackageInstallError               a package can't be installed; `.output` has the installer's words
@@ -36,6 +39,7 @@ __all__ = [
     "ClosedError",
     "ConfigurationError",
     "ConnectionLost",
+    "CredentialsError",
     "ExecutionTimeout",
     "ForkError",
     "GatewayError",
@@ -45,6 +49,8 @@ __all__ = [
     "PackageInstallError",
     "PayloadError",
     "ProtocolError",
+    "SandboxExpired",
+    "SandboxGone",
     "SandkernelError",
     "UnresolvableError",
 ]
@@ -76,6 +82,10 @@ class CertificateError(BootError):
 
 class UnresolvableError(BootError):
     """The host name of the gateway does not resolve."""
+
+
+class CredentialsError(BootError):
+    """The provider of the sandbox refuses the credentials: missing, wrong, or not allowed to do this."""
 
 
 class GatewayError(SandkernelError):
@@ -120,6 +130,14 @@ class ExecutionTimeout(InterruptedExecutionError, TimeoutError):  # noqa: N818 t
     def __init__(self, message: str, execution: Execution | None = None, *, restarted: bool = False) -> None:
         super().__init__(message, execution)
         self.restarted = restarted
+
+
+class SandboxGone(InterruptedExecutionError):  # noqa: N818 the name is public API
+    """The sandbox ended, and with it the kernel and all its state."""
+
+
+class SandboxExpired(SandboxGone):
+    """The lifetime of the sandbox was over."""
 
 
 class ProtocolError(SandkernelError):

@@ -30,7 +30,7 @@ from sandkernel.executor.plans import Outcome, Plan, Request, Work, adrive, astr
 from sandkernel.executor.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import EllipsisType, TracebackType
 
     from typing_extensions import Self
@@ -112,6 +112,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._closed = False
+        self._close_callbacks: list[Callable[[], object]] = []
         self._sandbox = sandbox
         self._session: Session | None = None
         try:
@@ -135,16 +136,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self._generation: int | None = None
             self._loss_told = False
             self._notice = ""
-            endpoint = sandbox.endpoint
             options = dict(session_options or {})
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
-            self._session = Session.connect(
-                endpoint.url,
-                endpoint.token or None,
-                kernel_id=endpoint.kernel_id,
-                ca_certificates=endpoint.ca_certificates,
-                **options,
-            )
+            self._session = self._connect(sandbox, options)
             if install:
                 self.install_packages(self.additional_imports)
             else:
@@ -260,6 +254,27 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 session.close()
         finally:
             self._sandbox.terminate()
+            self._tell_closed()
+
+    def add_close_callback(self, callback: Callable[[], object]) -> None:
+        """Have a function called, once, after the executor was closed; at once where it is closed already."""
+        self._close_callbacks.append(callback)
+        if self._closed and self._session is None:
+            self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        while self._close_callbacks:
+            self._close_callbacks.pop()()
+
+    def is_alive(self, timeout: float = 5.0) -> bool:
+        """Whether the kernel answers, within some seconds and after what it is doing."""
+        try:
+            session = self._open()
+            with self._turns.take():
+                session.run("pass", timeout=timeout, silent=True, store_history=False)
+        except SandkernelError:
+            return False
+        return True
 
     def delete(self) -> None:
         """Do what `cleanup` does, under the name that smolagents' Docker executor has for it."""
@@ -294,7 +309,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
         The last thing yielded is the `CodeOutput`; an error of the code is raised after its event.
         """
-        plan = self._execute(code, timeout)
+        plan = self._guard(self._execute(code, timeout))
         async with self._turns.atake(), aclosing(astream(plan, self._open())) as events:
             async for event in events:
                 if isinstance(event, Outcome):
@@ -328,6 +343,20 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     # How it is done.
 
+    def _connect(self, sandbox: Sandbox, options: Mapping[str, Any]) -> Session:
+        endpoint = sandbox.endpoint
+        return Session.connect(
+            endpoint.url,
+            endpoint.token or None,
+            kernel_id=endpoint.kernel_id,
+            ca_certificates=endpoint.ca_certificates,
+            **options,
+        )
+
+    def _guard(self, plan: Plan[T]) -> Plan[T]:
+        """Stand around every plan: for errors that a kind of sandbox can tell more about."""
+        return plan
+
     def _open(self) -> Session:
         session = self._session
         if self._closed or session is None:
@@ -337,12 +366,12 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def _drive(self, plan: Plan[T]) -> T:
         self._open()
         with self._turns.take():
-            return drive(plan, self._open())
+            return drive(self._guard(plan), self._open())
 
     async def _adrive(self, plan: Plan[T]) -> T:
         self._open()
         async with self._turns.atake():
-            return await adrive(plan, self._open())
+            return await adrive(self._guard(plan), self._open())
 
     def _prepare(self) -> Plan[None]:
         """Give a new kernel, or one that lost its state, what it needs."""

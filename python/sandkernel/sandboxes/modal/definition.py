@@ -1,0 +1,122 @@
+"""What is asked of `modal.Sandbox.create`: the user's arguments and ours, merged."""
+
+from __future__ import annotations
+
+import secrets as random
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sandkernel import __version__
+from sandkernel.exceptions import ConfigurationError
+from sandkernel.sandboxes.modal import entrypoint, sdk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["DEFAULT_IDLE_TIMEOUT", "DEFAULT_LIFETIME", "EXPIRES_TAG", "KERNEL_TAG", "PORT_TAG", "Definition"]
+
+DEFAULT_LIFETIME = 300
+"""Seconds; what smolagents' `ModalExecutor` has."""
+
+DEFAULT_IDLE_TIMEOUT = 60
+"""Seconds. Our open connection keeps a sandbox busy, so this only counts once its host is gone."""
+
+GATEWAY_PACKAGES = ("jupyter_kernel_gateway", "ipykernel")
+MADE_BY = "sandkernel"
+KERNEL_TAG = "sandkernel-kernel"
+PORT_TAG = "sandkernel-port"
+EXPIRES_TAG = "sandkernel-expires"
+TOKEN_VARIABLE = "KG_AUTH_TOKEN"  # noqa: S105 the name of a variable
+
+
+@dataclass
+class Definition:
+    """A sandbox that is to be created.
+
+    Attributes:
+        options: The arguments of `Sandbox.create`, without `app` where none was given.
+        port: Where the gateway listens.
+        app_name: The app to look up where none was given.
+        kernel_id: The kernel that starts with the gateway. No other sandbox has it, so it also tells this one
+            from all others.
+        token: What opens the gateway.
+    """
+
+    options: dict[str, Any]
+    port: int
+    app_name: str
+    kernel_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    token: str = field(default_factory=lambda: random.token_urlsafe(32), repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        create_kwargs: Mapping[str, Any],
+        conveniences: Mapping[str, Any],
+        packages: Sequence[str],
+        *,
+        app_name: str,
+        port: int,
+    ) -> Definition:
+        """Merge what the user gave with what we need; what the user gave is not changed.
+
+        Raises:
+            ConfigurationError: Two of them contradict each other.
+        """
+        options = dict(create_kwargs)
+        for name, value in conveniences.items():
+            if value is None:
+                continue
+            if name in options:
+                raise ConfigurationError(f"{name!r} is given twice: as an argument and in create_kwargs")
+            options[name] = value
+        if not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise ConfigurationError(f"port is a number from 1 to 65535, not {port!r}")
+        this = cls(options, port, app_name)
+        options["image"] = _image(options.get("image"), packages)
+        options.setdefault("timeout", DEFAULT_LIFETIME)
+        options.setdefault("idle_timeout", min(DEFAULT_IDLE_TIMEOUT, options["timeout"]))
+        for kind in ("h2_ports", "unencrypted_ports"):
+            if port in options.get(kind, ()):
+                raise ConfigurationError(
+                    f"port {port} is among the {kind}, and the gateway needs it encrypted and on HTTP/1.1: "
+                    "give another port="
+                )
+        ports = list(options.get("encrypted_ports", ()))
+        options["encrypted_ports"] = ports if port in ports else [*ports, port]
+        token = sdk.load().Secret.from_dict({TOKEN_VARIABLE: this.token})
+        options["secrets"] = [*(options.get("secrets") or ()), token]
+        options["tags"] = {
+            "made-by": MADE_BY,
+            "sandkernel-version": __version__,
+            **(options.get("tags") or {}),
+            KERNEL_TAG: this.kernel_id,
+            PORT_TAG: str(port),
+        }
+        return this
+
+    @property
+    def lifetime(self) -> float:
+        """The seconds that the sandbox may live."""
+        return float(self.options["timeout"])
+
+    @property
+    def entrypoint(self) -> list[str]:
+        """The command that the sandbox runs."""
+        return entrypoint.command(self.port, self.kernel_id)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Sandbox.create`, for a sandbox that is created now."""
+        expires = str(int(time.time() + self.lifetime))
+        return {**self.options, "tags": {**self.options["tags"], EXPIRES_TAG: expires}}
+
+
+def _image(image: Any, packages: Sequence[str]) -> Any:  # noqa: ANN401 a modal.Image
+    """Put packages on the user's image, or on one of ours; Modal builds a layer only once."""
+    if image is None:
+        # With uv in it, later packages are installed in a fraction of pip's time.
+        needed = [*GATEWAY_PACKAGES, "uv", *packages]
+        return sdk.load().Image.debian_slim().uv_pip_install(*needed)
+    return image.uv_pip_install(*packages) if packages else image

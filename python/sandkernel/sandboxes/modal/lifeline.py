@@ -1,0 +1,142 @@
+"""What keeps a sandbox from outliving its use: every way out of this process ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sandkernel.exceptions import ClosedError, ForkError, SandkernelError
+from sandkernel.sandboxes.modal import runner, sdk
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["Lifeline", "watch_for_termination"]
+
+TERMINATE_SECONDS = 15.0
+log = logging.getLogger("sandkernel")
+
+
+class Lifeline:
+    """The duty to end a sandbox; it is this process's own, not that of a forked child.
+
+    Args:
+        sandbox: The `modal.Sandbox`.
+        idle_timeout: The seconds after which Modal ends it should we fail to; `None`: unknown.
+    """
+
+    def __init__(self, sandbox: Any, idle_timeout: float | None) -> None:  # noqa: ANN401
+        self.sandbox = sandbox
+        self._idle_timeout = idle_timeout
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self.ended = False
+        self.detached = False
+        _alive.add(self)
+        # Ours must run before those of the SDK, and the last that is registered runs first.
+        atexit.unregister(_end_all)
+        atexit.register(_end_all)
+
+    @property
+    def owned(self) -> bool:
+        """Whether it is ours to end, and not ended yet."""
+        return not self.ended and not self.detached and os.getpid() == self._owner
+
+    def require(self) -> None:
+        """Raise unless it can be used.
+
+        Raises:
+            ClosedError: It was terminated, or detached.
+            ForkError: It belongs to the process that this one was forked off.
+        """
+        if os.getpid() != self._owner:
+            raise ForkError("a sandbox can't be used in a forked child: make a new one there")
+        if self.ended or self.detached:
+            what = "was terminated" if self.ended else "is detached"
+            raise ClosedError(f"the sandbox {what}: make a new one, or reattach with from_id")
+
+    async def end(self) -> None:
+        """Terminate it; a failure is logged, and tried again at the exit of the interpreter."""
+        if not self.owned:
+            return
+        try:
+            await sdk.call(self.sandbox.terminate.aio(), TERMINATE_SECONDS, "terminating a sandbox")
+        except (SandkernelError, Exception) as error:  # noqa: BLE001 nobody could do more about it
+            reclaimed = f"; Modal ends it after {self._idle_timeout:g} s idle" if self._idle_timeout else ""
+            log.warning("sandbox %s could not be terminated: %s%s", self.sandbox.object_id, error, reclaimed)
+            return
+        self.done()
+        await self._let_go()
+
+    def done(self) -> None:
+        """Take note that it has ended."""
+        self.ended = True
+        _alive.discard(self)
+
+    async def _let_go(self) -> None:
+        # Closes the SDK's connections; releases before 1.4 have no such thing.
+        detach = getattr(self.sandbox, "detach", None)
+        if detach is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(detach.aio(), TERMINATE_SECONDS)
+
+    def terminate(self) -> None:
+        """End it, and wait for that, `TERMINATE_SECONDS` at most. In a forked child: nothing."""
+        if self.owned:
+            with self._lock:
+                runner.run(self.end, cancellable=False)
+
+    def abandon(self) -> None:
+        """End it without waiting: for the garbage collector, which may run in an event loop's thread."""
+        if self.owned:
+            # An interpreter that exits starts no thread; then `_end_all` comes next.
+            with contextlib.suppress(RuntimeError):
+                runner.start(self.end)
+
+    def detach(self) -> None:
+        """Leave it running."""
+        self.detached = True
+        _alive.discard(self)
+        runner.run(self._let_go, cancellable=False)
+
+
+_alive: set[Lifeline] = set()
+
+
+def _end_all() -> None:
+    lifelines = [lifeline for lifeline in tuple(_alive) if lifeline.owned]
+    if not lifelines:
+        return
+
+    async def end() -> None:
+        await asyncio.gather(*(lifeline.end() for lifeline in lifelines))
+
+    runner.run(end, cancellable=False)
+
+
+def watch_for_termination() -> None:
+    """Make SIGTERM end the sandboxes first, if nobody else has an interest in it.
+
+    By default SIGTERM ends a process at once, without its exit handlers. Where it has a handler, or this is
+    not the main thread, all is left as it is, and what is still running is ended by its idle timeout.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    with contextlib.suppress(ValueError, OSError):
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _on_termination)
+
+
+def _on_termination(number: int, _: FrameType | None) -> None:
+    # Whoever waits for this process is to see that the signal ended it.
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        _end_all()
+    finally:
+        os.kill(os.getpid(), number)

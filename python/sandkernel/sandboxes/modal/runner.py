@@ -1,0 +1,113 @@
+"""Runs coroutines from anywhere: with or without an event loop in the calling thread, and interruptible."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["Cancellation", "run", "start"]
+
+T = TypeVar("T")
+
+# How long an interrupted caller waits for what was begun to be undone.
+UNDO_SECONDS = 30.0
+
+
+class Cancellation:
+    """Lets another thread cancel what `run` runs; set `Cancellation.current` in the context that calls it."""
+
+    current: ContextVar[Cancellation | None] = ContextVar("sandkernel_cancellation", default=None)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._cancel: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        """Cancel what runs, and whatever is run later."""
+        with self._lock:
+            self._cancelled = True
+            if self._cancel is not None:
+                self._cancel()
+
+    def _follow(self, cancel: Callable[[], object]) -> None:
+        with self._lock:
+            self._cancel = cancel
+            if self._cancelled:
+                cancel()
+
+
+class _Run:
+    """One coroutine, and the event loop that is made for it."""
+
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._function = function
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._begun = threading.Event()
+        self.outcome: Future[Any] = Future()
+
+    async def _main(self) -> Any:  # noqa: ANN401 whatever the coroutine returns
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._begun.set()
+        return await self._function()
+
+    def __call__(self) -> None:
+        try:
+            self.outcome.set_result(asyncio.run(self._main()))
+        except BaseException as error:  # noqa: BLE001 the caller's
+            self.outcome.set_exception(error)
+
+    def cancel(self) -> None:
+        self._begun.wait()
+        if self._loop is not None and self._task is not None:
+            # It may have ended by now, and its loop been closed.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+
+def run(function: Callable[[], Coroutine[Any, Any, T]], *, cancellable: bool = True) -> T:
+    """Run a coroutine to its end in a thread of its own, and wait for it.
+
+    So the calling thread may have a running event loop, and Ctrl-C interrupts nothing but the waiting: the
+    coroutine is cancelled, and given half a minute to undo what it began. A second Ctrl-C ends that too.
+
+    Args:
+        function: Makes the coroutine.
+        cancellable: Whether a `Cancellation` is heeded: not by what undoes things.
+    """
+    this = _Run(function)
+    try:
+        threading.Thread(target=this, name="sandkernel-modal-call", daemon=True).start()
+    except RuntimeError:
+        # An interpreter that exits starts no thread; then there is no event loop either.
+        this()
+        return this.outcome.result()  # type: ignore[no-any-return]
+    cancellation = Cancellation.current.get() if cancellable else None
+    if cancellation is not None:
+        cancellation._follow(this.cancel)  # noqa: SLF001
+    try:
+        return this.outcome.result()  # type: ignore[no-any-return]
+    except BaseException:
+        if not this.outcome.done():
+            this.cancel()
+            # Not `result`: what went wrong while it was undone is not what the caller is told.
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                this.outcome.exception(UNDO_SECONDS)
+        raise
+
+
+def start(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Run a coroutine in a thread of its own, without waiting; its errors are nobody's.
+
+    Raises:
+        RuntimeError: No thread can be started, since the interpreter exits.
+    """
+    threading.Thread(target=_Run(function), name="sandkernel-modal-call", daemon=True).start()
