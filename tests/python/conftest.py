@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from executor_support import executor
+from modal_support import cloud, local_modal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["executor", "nothing_left_behind"]
+__all__ = ["cloud", "executor", "local_modal", "nothing_left_behind"]
 
 MARK = "SANDKERNEL_TEST"
 
@@ -65,8 +66,12 @@ def base_directory_of_pytest(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nothing_left_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """Fail a test that leaves a process, a thread or a temporary directory."""
+    # Made now: otherwise it were in the directory of the first test that asks for it.
+    tmp_path_factory.getbasetemp()
     identity = uuid.uuid4().hex
     # Short: paths of unix sockets are.
     directory = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))

@@ -25,9 +25,10 @@ __all__ = ["ask_end", "boot", "connect", "tunnel_url"]
 CALL_SECONDS = 20.0
 # A `create` in flight when it is interrupted: until its answer, or until the sandbox can be found.
 UNDO_SECONDS = 10.0
-OUTPUT_SECONDS = 3.0
+OUTPUT_SECONDS = 2.0
 # Between the end of a sandbox's tunnels and Modal's knowing why.
 VERDICT_SECONDS = 3.0
+GRACE_SECONDS = 0.5
 
 
 async def boot(
@@ -59,7 +60,7 @@ async def boot(
         await sdk.call(build.aio(options["app"]), build_timeout, "building the image")
         report.finished("image")
     sandbox = await _create(definition, boot_timeout)
-    lifeline = Lifeline(sandbox, options["idle_timeout"])
+    lifeline = Lifeline(sandbox, options.get("idle_timeout"))
     report.sandbox_id, report.dashboard_url = sandbox.object_id, sdk.dashboard_url(sandbox)
     try:
         report.finished("sandbox")
@@ -103,7 +104,7 @@ async def _undo(creation: asyncio.Future[Any], definition: Definition) -> None:
         creation.cancel()
         sandbox = await _find(definition)
     if sandbox is not None:
-        await Lifeline(sandbox, definition.options["idle_timeout"]).end()
+        await Lifeline(sandbox, definition.options.get("idle_timeout")).end()
 
 
 async def _find(definition: Definition) -> Any | None:  # noqa: ANN401 a modal.Sandbox
@@ -184,7 +185,7 @@ async def connect(
         if not opening.cancelled() and opening.exception() is None:
             return opening.result()
         if not ending.done():
-            await asyncio.wait({ending}, timeout=VERDICT_SECONDS)
+            await asyncio.wait({ending}, timeout=GRACE_SECONDS)
         if ending.done() and ending.exception() is None:
             lifeline.done()
             raise await _ended(sandbox, ending.result(), endpoint.token, lifetime)

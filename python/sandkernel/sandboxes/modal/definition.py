@@ -77,7 +77,8 @@ class Definition:
         this = cls(options, port, app_name)
         options["image"] = _image(options.get("image"), packages)
         options.setdefault("timeout", DEFAULT_LIFETIME)
-        options.setdefault("idle_timeout", min(DEFAULT_IDLE_TIMEOUT, options["timeout"]))
+        if options["timeout"] > DEFAULT_IDLE_TIMEOUT:
+            options.setdefault("idle_timeout", DEFAULT_IDLE_TIMEOUT)
         for kind in ("h2_ports", "unencrypted_ports"):
             if port in options.get(kind, ()):
                 raise ConfigurationError(
