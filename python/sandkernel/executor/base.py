@@ -404,11 +404,12 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             execution: Execution = yield Request(code, limit, ours=False)
         except InterruptedExecutionError as error:
             self._loss_told = _is_state_lost(error)
-            if error.execution is None:
-                raise _explain(error, limit, notice) from error
-            self._remember(error.execution)
-            if answers.from_results(error.execution) is None:
-                raise _explain(error, limit, notice) from error
+            if error.execution is not None:
+                self._remember(error.execution)
+            if error.execution is None or answers.from_results(error.execution) is None:
+                explained = _explain(error, limit, notice)
+                # An error that is its own cause would send who follows the causes round for ever.
+                raise explained from (error.__cause__ if explained is error else error)
             execution = error.execution
         return (yield from self._conclude(execution, notice))
 
