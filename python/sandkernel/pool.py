@@ -34,6 +34,8 @@ E = TypeVar("E", bound="KernelExecutor")
 PING_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 CLOSE_SECONDS = 60.0
+# The boot of its successor is not to compete with the first execution of what was handed out.
+REFILL_DELAY = 0.2
 
 
 class SandboxPool(Generic[E]):
@@ -178,6 +180,7 @@ class _Keeper(Generic[E]):
         self._failures = 0
         self._error: BaseException | None = None
         self._pause_until = 0.0
+        self._refill_at = 0.0
         self._check_at = time.monotonic() + check_interval
         self._threads: set[threading.Thread] = set()
 
@@ -243,6 +246,7 @@ class _Keeper(Generic[E]):
                         ) from self._error
                     self._changed.wait(remaining)
                 self._busy += 1
+                self._refill_at = time.monotonic() + REFILL_DELAY
                 return self.ready.popleft()
             finally:
                 self._waiting -= 1
@@ -278,15 +282,16 @@ class _Keeper(Generic[E]):
                 if self._closed:
                     return
                 now = time.monotonic()
-                missing = self._missing() if now >= self._pause_until else 0
+                begin_at = max(self._pause_until, 0.0 if self._waiting else self._refill_at)
+                missing = self._missing() if now >= begin_at else 0
                 keys = [next(self._keys) for _ in range(missing)]
                 for key in keys:
                     self._boots[key] = Cancellation()
                 checking = now >= self._check_at
                 if not keys and not checking:
                     due = [self._check_at]
-                    if self._pause_until > now and self._missing():
-                        due.append(self._pause_until)
+                    if begin_at > now and self._missing():
+                        due.append(begin_at)
                     self._changed.wait(min(due) - now)
                     continue
             for key in keys:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def local_modal() -> Iterator[LocalModal]:
-    with LocalModal() as cloud:
+    # What smolagents wants to install is there already, or is not needed here.
+    with LocalModal(environment={"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}) as cloud:
         # The threads that the stand-in and the SDK keep are there from now on: none is a test's.
         naps = (asyncio.to_thread(time.sleep, 0.1) for _ in range(40))
         cloud._wait(_all(naps), 30)

@@ -12,7 +12,7 @@ import pytest
 import smolagents.remote_executors
 from smolagents import Tool
 from smolagents.monitoring import AgentLogger, LogLevel
-from smolagents.utils import AgentExecutionError
+from smolagents.utils import AgentExecutionError, AgentGenerationError
 
 from executor_support import agent_of
 from sandkernel.exceptions import ExecutionTimeout, PackageInstallError, PayloadError
@@ -32,7 +32,10 @@ class CountLetters(Tool):
     output_type = "integer"
 
     def forward(self, text: str) -> int:
-        return sum(character.isalpha() for character in text)
+        count = 0
+        for character in text:
+            count += character.isalpha()
+        return count
 
 
 SCRIPTS: list[tuple[list[str], dict[str, Any]]] = [
@@ -102,28 +105,29 @@ def test_1_the_second_run(ours: Any, peer: Any) -> None:
         agent = agent_of(executor, "final_answer(1)", "final_answer(2)")
         assert agent.run("go") == 1
         if fails:
-            with pytest.raises(Exception, match="allow_pickle_setting"):
+            with pytest.raises(AgentGenerationError):
                 agent.run("again")
+            assert "allow_pickle_setting" in str(agent.memory.steps[1].error)
         else:
             assert agent.run("again") == 2
 
 
 def test_2_prints_before_an_error_and_plain_tracebacks(ours: Any, peer: Any) -> None:
-    seen = []
+    steps = []
     for executor in (peer, ours):
         agent = agent_of(executor, "print('before'); 1 / 0", "final_answer(1)")
         agent.run("go")
-        seen.append(agent.model.seen[-1])
-    assert "before\n" not in seen[0].partition("1 / 0")[2]
-    assert "before\n" in seen[1].partition("1 / 0")[2]
-    assert "ZeroDivisionError" in seen[1]
-    assert "\x1b[" in seen[0]
-    assert "\x1b[" not in seen[1]
+        steps.append(agent.memory.steps[1])
+    assert "before" not in str(steps[0].observations)
+    assert "before" in str(steps[1].observations)
+    assert "ZeroDivisionError" in str(steps[1].error)
+    assert "\x1b[" in str(steps[0].error)
+    assert "\x1b[" not in str(steps[1].error)
 
 
 def test_3_a_limit_of_time_and_a_dead_kernel(ours: Any) -> None:
     # smolagents' waits without end.
-    with pytest.raises(ExecutionTimeout, match="longer than its time limit of 0.5 s"):
+    with pytest.raises(ExecutionTimeout, match=r"longer than its time limit of 0\.5 s"):
         ours.run_code_raise_errors("while True: pass", timeout=0.5)
     assert ours("1").output == "1"
     with pytest.raises(Exception, match="kernel died"):
@@ -208,7 +212,7 @@ def test_11_a_very_large_output(cloud: LocalModal) -> None:
     with ModalExecutor([], QUIET, session_options=options, max_logs_length=1000) as executor:
         result = executor("for _ in range(200): print('x' * 100_000)")
         assert len(result.logs) < 2000
-        assert len(executor.last_execution.stdout) <= 1 << 20
+        assert len(executor.last_execution.stdout) <= (1 << 20) + 200
     assert len(cloud.sandboxes) == 1
 
 
