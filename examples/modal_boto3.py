@@ -22,8 +22,10 @@ from sandkernel import ModalExecutor
 
 STEPS = [
     "import importlib.util, os\nhas_key = 'AWS_ACCESS_KEY_ID' in os.environ",
-    "print('the key is', 'there' if has_key else 'missing')\n"
-    "final_answer({'boto3': importlib.util.find_spec('boto3') is not None})",
+    """
+print('the key is', 'there' if has_key else 'missing')
+final_answer({'boto3': importlib.util.find_spec('boto3') is not None})
+""",
 ]
 
 

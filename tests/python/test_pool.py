@@ -85,6 +85,8 @@ def test_those_about_to_expire_are_replaced(cloud: LocalModal) -> None:
 
 
 def test_boots_that_fail(cloud: LocalModal) -> None:
+    # Not before somebody waits for it.
+    cloud.faults.create_takes(0.5, times=1)
     cloud.faults.create_fails("RESOURCE_EXHAUSTED", times=1)
     with SandboxPool(1, ModalExecutor) as pool:
         with pytest.raises(BootError, match="out of capacity"):
