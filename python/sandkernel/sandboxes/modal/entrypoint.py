@@ -1,4 +1,4 @@
-"""The command that a sandbox runs: our bootstrap, in an image that has nothing of ours."""
+"""The command that a sandbox runs: our program, in an image that has nothing of ours."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import base64
 import functools
 import json
 import zlib
-from pathlib import Path
+
+from sandkernel.sandboxes.program import program
 
 __all__ = ["command"]
-
-BOOTSTRAP = Path(__file__).parent.parent.parent / "bootstrap.py"
 
 # An image may have `python`, `python3` or both; in that order, as `jupyter` mostly belongs to the first.
 FIND_PYTHON = (
@@ -22,13 +21,13 @@ FIND_PYTHON = (
 # working directory of the image must not stand in for modules of the standard library.
 LOAD = (
     "import sys; sys.path[0] or sys.path.pop(0); import base64, zlib; "
-    "exec(compile(zlib.decompress(base64.b85decode(sys.argv.pop(1))), 'bootstrap.py', 'exec'))"
+    "exec(compile(zlib.decompress(base64.b85decode(sys.argv.pop(1))), 'gateway.py', 'exec'))"
 )
 
 
 @functools.cache
 def _source() -> str:
-    return base64.b85encode(zlib.compress(BOOTSTRAP.read_bytes(), 9)).decode()
+    return base64.b85encode(zlib.compress(program().encode(), 9)).decode()
 
 
 def command(port: int, kernel_id: str) -> list[str]:
