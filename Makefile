@@ -65,6 +65,7 @@ test: lint test-rust test-python ## Lint, Rust tests, Python tests
 bench: build ## Measure: the codec and the fold, and one execution beside the floor
 	cargo bench --quiet --no-default-features
 	$(BIN)/python benches/python/execution.py
+	$(BIN)/python benches/python/boot.py
 
 FUZZ_SECONDS ?= 60
 

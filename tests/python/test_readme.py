@@ -8,6 +8,7 @@ from pathlib import Path
 import sandkernel
 from executor_support import ScriptedModel
 from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.testing import LocalModal
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -18,13 +19,24 @@ def example(marker: str) -> str:
     return block
 
 
-def test_the_first_example() -> None:
-    code = example("with LocalExecutor").replace(", InferenceClientModel\n", "\n")
+def run_agent(code: str) -> object:
     answers: list[object] = []
+    code = code.replace(", InferenceClientModel\n", "\n")
     code = code.replace("agent.run(", "answers.append(agent.run(").replace('primes?")', 'primes?"))')
     model = ScriptedModel("import numpy\nfinal_answer(int(numpy.mean([2, 3, 4])))")
     exec(code, {"InferenceClientModel": lambda: model, "answers": answers})
-    assert answers == [3]
+    (answer,) = answers
+    return answer
+
+
+def test_the_first_example() -> None:
+    with LocalModal() as cloud, cloud.activate():
+        assert run_agent(example("with ModalExecutor")) == 3
+        cloud.assert_no_running_sandboxes(within=10)
+
+
+def test_the_example_without_an_account() -> None:
+    assert run_agent(example("with LocalExecutor")) == 3
 
 
 def test_the_session() -> None:
