@@ -68,6 +68,18 @@ def test_boot_is_reported_and_the_sandbox_is_tagged(cloud: LocalModal) -> None:
     assert record.end_reason == "terminated"
 
 
+def test_a_terminal_shows_what_is_waited_for(cloud: LocalModal) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=200, force_terminal=True)
+    with ModalExecutor([], AgentLogger(level=LogLevel.INFO, console=console)) as executor:
+        # Nothing moves any more.
+        shown = file.getvalue()
+        assert executor("1").output == "1"
+        assert file.getvalue() == shown
+    assert "waiting for the gateway ..." in shown
+    assert len(cloud.sandboxes) == 1
+
+
 def test_the_token_is_nowhere_but_in_the_environment(cloud: LocalModal) -> None:
     logger, logged = recorded()
     with ModalExecutor([], logger) as executor:

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sandkernel import Session
-from sandkernel.exceptions import BootError, GatewayError, SandkernelError
+from sandkernel.exceptions import BootError, GatewayError, KernelNotFoundError, SandkernelError
 from sandkernel.sandboxes.modal import output, sdk
 from sandkernel.sandboxes.modal.definition import KERNEL_TAG
 from sandkernel.sandboxes.modal.lifeline import Lifeline
@@ -165,17 +165,17 @@ async def connect(
 ) -> Session:
     """Open a session as soon as the gateway is there; give up as soon as the sandbox has ended.
 
+    Args:
+        lifeline: The sandbox.
+        endpoint: Its gateway.
+        options: Further arguments of `Session.connect`.
+        lifetime: The seconds that it may live; `None` for one that was taken over.
+
     Raises:
         BootError: The gateway did not become ready; `.output` has the sandbox's last output.
     """
     sandbox = lifeline.sandbox
-    opening = asyncio.ensure_future(
-        Session.aconnect(
-            endpoint.url,
-            endpoint.token,
-            **{"kernel_id": endpoint.kernel_id, "ca_certificates": endpoint.ca_certificates, **options},
-        )
-    )
+    opening = asyncio.ensure_future(_open(endpoint, options, may_create=lifetime is not None))
     ending = asyncio.ensure_future(ask_end(sandbox))
     try:
         await asyncio.wait({opening, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -204,6 +204,17 @@ async def connect(
     finally:
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
+
+
+async def _open(endpoint: Endpoint, options: Mapping[str, Any], *, may_create: bool) -> Session:
+    options = {"ca_certificates": endpoint.ca_certificates, **options}
+    try:
+        return await Session.aconnect(endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id, **options)
+    except KernelNotFoundError:
+        if not may_create:
+            raise
+        # A gateway before version 3 takes no kernel that was started for it.
+        return await Session.aconnect(endpoint.url, endpoint.token, **options)
 
 
 async def _ended(sandbox: Any, reason: str | None, token: str, lifetime: float | None) -> SandkernelError:  # noqa: ANN401
