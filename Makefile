@@ -66,6 +66,7 @@ bench: build ## Measure: the codec and the fold, and one execution beside the fl
 	cargo bench --quiet --no-default-features
 	$(BIN)/python benches/python/execution.py
 	$(BIN)/python benches/python/boot.py
+	$(BIN)/python benches/python/journal.py
 
 FUZZ_SECONDS ?= 60
 
