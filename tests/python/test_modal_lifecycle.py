@@ -344,3 +344,16 @@ def test_a_connection_that_breaks_is_no_end_of_the_sandbox(cloud: LocalModal) ->
         sandbox_id = executor.detach()
     with ModalExecutor.from_id(sandbox_id):
         assert reasons(cloud) == [None]
+
+
+def test_a_connection_that_does_not_come_back_is_no_end_of_the_sandbox(cloud: LocalModal) -> None:
+    with ModalExecutor(session_options={"reconnect_timeout": 0.2}) as executor:
+        # Also those that are opened later.
+        threading.Timer(0.3, cloud.faults.cut_after, [1]).start()
+        with pytest.raises(ConnectionLost):
+            executor("import time\nfor _ in range(10): print('.', flush=True); time.sleep(0.1)")
+        cloud.faults.clear()
+        # Its kernel may be taken over again.
+        sandbox_id = executor.detach()
+    with ModalExecutor.from_id(sandbox_id):
+        assert reasons(cloud) == [None]
