@@ -51,7 +51,7 @@ const RECEIVED: HeaderName = HeaderName::from_static("sandkernel-received");
 const RESUMED: HeaderName = HeaderName::from_static("sandkernel-resumed");
 
 /// What one read from the socket is made for. A larger buffer is memory that every idle session holds.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+const READ_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Opens the websocket of a kernel.
 ///
