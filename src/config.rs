@@ -13,6 +13,8 @@ pub struct SessionConfig {
     pub kernel_name: Option<String>,
     /// More root certificates, in PEM, beside the platform's.
     pub extra_ca_pem: Option<Vec<u8>>,
+    /// Whether a token may travel unencrypted, over `http://`, to a host that is not of a local network.
+    pub allow_plain_http: bool,
     /// How long the gateway may take until it is ready, and then the kernel.
     pub connect_timeout: Duration,
     /// The timeout of an execution that names none; without it, none.
@@ -33,6 +35,7 @@ impl Default for SessionConfig {
             kernel_id: None,
             kernel_name: None,
             extra_ca_pem: None,
+            allow_plain_http: false,
             connect_timeout: Duration::from_secs(60),
             timeout: None,
             interrupt_grace: Duration::from_secs(5),

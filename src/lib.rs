@@ -6,7 +6,8 @@
 //! - [`execution`]: messages folded into an [`execution::Execution`]; pure, no I/O.
 //! - [`gateway`]: the REST side: readiness, and the life of kernels.
 //! - [`channel`]: one websocket to one kernel.
-//! - [`session`]: the four above put together, by the one task that owns the websocket.
+//! - [`proxy`], [`tls`]: what the two have in common on their way to the gateway.
+//! - [`session`]: all of the above put together, by the one task that owns the websocket.
 //! - `python`: the extension module, the only place that knows of Python.
 
 #![warn(clippy::unwrap_used)]
@@ -17,6 +18,7 @@ pub mod error;
 pub mod execution;
 pub mod gateway;
 pub mod protocol;
+pub mod proxy;
 #[cfg(feature = "python")]
 mod python;
 pub mod session;

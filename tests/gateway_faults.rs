@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sandkernel::Error;
+use sandkernel::config::SessionConfig;
 use sandkernel::gateway::{Endpoint, GatewayClient};
+use sandkernel::session::Session;
 use support::fault_server::{FaultServer, Reply};
 use support::free_port;
 use tokio::time::timeout;
@@ -157,6 +159,64 @@ async fn a_redirect_is_not_followed() {
     let server = FaultServer::start(|_, _| Reply::http(302, "", "")).await;
     assert!(matches!(refusal(&server).await, Error::Gateway { .. }));
     assert_eq!(target.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_of_the_websocket_is_not_followed() {
+    let target = FaultServer::start(|_, _| Reply::ready()).await;
+    for (status, location, named) in [
+        (
+            302,
+            format!("Location: http://127.0.0.1:{}/?token={TOKEN}\r\n", target.port),
+            "the host 127.0.0.1,",
+        ),
+        (307, "Location: wss://login.example/?next=here\r\n".to_owned(), "the host login.example,"),
+        (301, format!("Location: https://{TOKEN}.example/\r\n"), "an unnamed place,"),
+        (303, format!("Location: https://{}/\r\n", "x".repeat(300)), "an unnamed place,"),
+        (308, "Location: /hub/login\r\n".to_owned(), "the host 127.0.0.1,"),
+        (302, String::new(), "an unnamed place,"),
+    ] {
+        let server = FaultServer::start(move |_, head| {
+            if head.contains("/channels") {
+                Reply::http(status, &location, "")
+            } else if head.contains("/api/kernels ") {
+                Reply::http(201, "", KERNEL)
+            } else {
+                Reply::ready()
+            }
+        })
+        .await;
+        let endpoint = Endpoint::new(&server.url(), Some(TOKEN)).unwrap();
+        let error = Session::open(endpoint, SessionConfig::default()).await.unwrap_err();
+        keeps_the_token(&error);
+        let Error::Gateway { reason, .. } = &error else { panic!("{error:?}") };
+        assert!(reason.contains(&format!("HTTP status {status} redirects to {named}")), "{reason}");
+        assert!(!reason.contains("next") && !reason.contains("/hub"), "{reason}");
+    }
+    assert_eq!(target.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_does_not_travel_in_clear_beyond_the_local_network() {
+    let config = SessionConfig { connect_timeout: Duration::from_millis(50), ..SessionConfig::default() };
+    let open = async |url: &str, token: Option<&str>, config: &SessionConfig| {
+        Session::open(Endpoint::new(url, token).unwrap(), config.clone()).await.unwrap_err()
+    };
+    // Addresses for documentation: nobody is there.
+    let url = "http://192.0.2.1:8888/";
+    let error = open(url, Some(TOKEN), &config).await;
+    keeps_the_token(&error);
+    let Error::Configuration(reason) = &error else { panic!("{error:?}") };
+    assert!(reason.contains("192.0.2.1") && reason.contains("allow_plain_http=True"), "{reason}");
+    // Whatever becomes of these, they are tried.
+    let allowed = SessionConfig { allow_plain_http: true, ..config.clone() };
+    for error in [
+        open(url, Some(TOKEN), &allowed).await,
+        open(url, None, &config).await,
+        open("https://192.0.2.1:8888/", Some(TOKEN), &config).await,
+    ] {
+        assert!(!matches!(error, Error::Configuration(_)), "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! TLS: which certificates are accepted, for REST calls to a server behind a TLS endpoint.
+//! TLS: which certificates are accepted, for REST calls and websockets to a server behind a TLS endpoint.
 
 mod support;
 
@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sandkernel::channel::{Keepalive, Target, connect};
 use sandkernel::gateway::{Endpoint, GatewayClient};
 use sandkernel::{Error, Result, tls};
 use support::Gateway;
@@ -65,6 +66,41 @@ async fn other_certificates_fail_at_once() {
     assert!(refusal(&url, Some(&other.ca_pem)).await.contains("certificate is not acceptable"));
     let reason = refusal(&format!("https://127.0.0.1:{}/", other.port), Some(&other.ca_pem)).await;
     assert!(reason.contains("not valid for name"), "{reason}");
+    // No request, and so no token, went to a server that did not prove itself.
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_websocket_checks_the_certificate_too() {
+    let server = FaultServer::start(|_, _| Reply::http(403, "", "")).await;
+    let front = TlsFront::start(&["127.0.0.1"], server.port).await;
+    let other = TlsFront::start(&["other.example"], server.port).await;
+    let open = async |port: u16, extra_ca: Option<&str>| {
+        let endpoint = Endpoint::new(&format!("https://127.0.0.1:{port}/"), Some(TOKEN)).unwrap();
+        let target = Target {
+            url: endpoint.channels("k", "s"),
+            authorization: endpoint.authorization(),
+            tls: Some(tls::client_config(extra_ca.map(str::as_bytes)).unwrap()),
+            proxy: None,
+            kernel_id: "k".to_owned(),
+            received: 0,
+        };
+        let keepalive = Keepalive { dead_after: Duration::from_secs(15) };
+        let error = connect(&target, keepalive, 1 << 20, Duration::from_secs(20)).await.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(TOKEN), "{error:?}");
+        error
+    };
+    assert!(matches!(open(front.port, Some(&front.ca_pem)).await, Error::Auth { .. }));
+    assert_eq!(server.requests().len(), 1);
+    for (port, extra_ca, expected) in [
+        (front.port, None, "UnknownIssuer"),
+        (front.port, Some(&*other.ca_pem), "invalid peer certificate"),
+        (other.port, Some(&*other.ca_pem), "not valid for name"),
+    ] {
+        let error = open(port, extra_ca).await;
+        let Error::Certificate { reason, .. } = &error else { panic!("{error:?}") };
+        assert!(reason.contains(expected), "{reason}");
+    }
     // No request, and so no token, went to a server that did not prove itself.
     assert_eq!(server.requests().len(), 1);
 }

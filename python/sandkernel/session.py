@@ -28,6 +28,7 @@ class ConnectOptions(TypedDict, total=False):
     kernel_id: str | None
     kernel_name: str | None
     ca_certificates: str | os.PathLike[str] | None
+    allow_plain_http: bool
     connect_timeout: float
     timeout: float | None
     interrupt_grace: float
@@ -45,6 +46,7 @@ class Arguments(TypedDict):
     kernel_id: str | None
     kernel_name: str | None
     extra_ca_pem: bytes | None
+    allow_plain_http: bool
     connect_timeout: float
     timeout: float
     interrupt_grace: float
@@ -61,6 +63,7 @@ def _arguments(
     kernel_id: str | None = None,
     kernel_name: str | None = None,
     ca_certificates: str | os.PathLike[str] | None = None,
+    allow_plain_http: bool = False,
     connect_timeout: float = 60.0,
     timeout: float | None = None,
     interrupt_grace: float = 5.0,
@@ -89,6 +92,7 @@ def _arguments(
         "kernel_id": kernel_id,
         "kernel_name": kernel_name,
         "extra_ca_pem": extra_ca_pem,
+        "allow_plain_http": allow_plain_http,
         "connect_timeout": connect_timeout,
         "timeout": float("inf") if timeout is None else timeout,
         "interrupt_grace": interrupt_grace,
@@ -182,6 +186,7 @@ class Session:
         kernel_id: str | None = None,
         kernel_name: str | None = None,
         ca_certificates: str | os.PathLike[str] | None = None,
+        allow_plain_http: bool = False,
         connect_timeout: float = 60.0,
         timeout: float | None = None,
         interrupt_grace: float = 5.0,
@@ -192,6 +197,10 @@ class Session:
     ) -> Self:
         """Waits for a gateway to be ready, and opens a session on one of its kernels.
 
+        The proxies of the environment are honoured (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in
+        upper or lower case), but for hosts that are this machine; the websocket goes by HTTP CONNECT, also to
+        an `http` gateway. Redirects are never followed.
+
         Args:
             url: The base URL of a kernel gateway or Jupyter server, `http` or `https`, without a token.
             token: The gateway's token, sent as `Authorization: token …`. Default: none.
@@ -199,6 +208,10 @@ class Session:
                 created, and deleted by `close()`.
             kernel_name: The kernel spec of a created kernel. Default: the gateway's own default.
             ca_certificates: A PEM file with root certificates to trust beside the platform's.
+            allow_plain_http: Whether the token may travel unencrypted over `http://` to any host. Default:
+                only within a local network, which is this machine, private and link-local addresses (10/8,
+                172.16/12, 192.168/16, 169.254/16, fc00::/7, fe80::/10), names without a dot (containers, a
+                LAN), and names that end in `.internal`, `.local` or `.home.arpa`.
             connect_timeout: Seconds until the gateway must be ready, and then the kernel.
             timeout: Seconds that an execution may take which names no timeout of its own. Default: no limit.
             interrupt_grace: Seconds that code has to end after an interrupt, until the kernel is restarted.
@@ -211,7 +224,8 @@ class Session:
             max_result_bytes: The same for results and tracebacks.
 
         Raises:
-            ConfigurationError: An argument can't work.
+            ConfigurationError: An argument can't work, the token would travel unencrypted, or the proxy of
+                the environment is not of HTTP.
             BootError: The gateway was not ready in time; it never will be: `CertificateError`,
                 `UnresolvableError`.
             AuthError: The gateway refuses the token.
@@ -226,6 +240,7 @@ class Session:
                     kernel_id=kernel_id,
                     kernel_name=kernel_name,
                     ca_certificates=ca_certificates,
+                    allow_plain_http=allow_plain_http,
                     connect_timeout=connect_timeout,
                     timeout=timeout,
                     interrupt_grace=interrupt_grace,

@@ -13,7 +13,8 @@ use super::quick_ack::QuickAck;
 use crate::error::Seconds;
 use crate::protocol::{Frame, Message, Subprotocol};
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<QuickAck>>;
+/// TLS to the gateway, if any, within TLS to a proxy, if any.
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<MaybeTlsStream<QuickAck>>>;
 
 /// When a silent peer is asked whether it is there, and when it is taken for dead.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - `connect`: TCP, TLS and the upgrade, with the errors of each told apart.
+//! - `connect`: TCP, a proxy's tunnel, TLS and the upgrade, with the errors of each told apart.
 //! - `quick_ack`: the TCP stream underneath, which acknowledges at once.
 //! - `connection`: frames in and out, and whether the peer is still there.
 

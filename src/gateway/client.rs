@@ -8,6 +8,8 @@ use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::answer::{Answer, Unread, excerpt};
 use super::endpoint::Endpoint;
@@ -15,6 +17,7 @@ use super::failure::Failure;
 use super::kernel::{KernelInfo, KernelSpecs, KernelSpecsAnswer, is_valid_id};
 use super::readiness::Backoff;
 use super::resolve::SystemResolver;
+use crate::proxy::{Proxies, Proxy};
 use crate::{Error, Result, tls};
 
 /// How long a call may take that only reads or signals.
@@ -34,14 +37,22 @@ const CREATE_ATTEMPTS: u32 = 5;
 pub struct GatewayClient {
     endpoint: Arc<Endpoint>,
     tls: Option<Arc<rustls::ClientConfig>>,
+    proxy: Option<Proxy>,
     http: reqwest::Client,
 }
 
 impl GatewayClient {
     /// Makes a client; nothing is sent yet. `extra_ca_pem` is trusted besides the platform's roots, and is not
-    /// looked at for an `http://` endpoint.
+    /// looked at where neither the endpoint nor the proxy speaks TLS.
     pub fn new(endpoint: Endpoint, extra_ca_pem: Option<&[u8]>) -> Result<Self> {
-        let tls = endpoint.is_tls().then(|| tls::client_config(extra_ca_pem)).transpose()?;
+        Self::with_proxies(endpoint, extra_ca_pem, &Proxies::from_environment())
+    }
+
+    /// [`Self::new`] with proxies of one's own choice.
+    pub fn with_proxies(endpoint: Endpoint, extra_ca_pem: Option<&[u8]>, proxies: &Proxies) -> Result<Self> {
+        let proxy = if endpoint.is_loopback() { None } else { proxies.choose(endpoint.url())? };
+        let speaks_tls = endpoint.is_tls() || proxy.as_ref().is_some_and(Proxy::is_tls);
+        let tls = speaks_tls.then(|| tls::client_config(extra_ca_pem)).transpose()?;
         let config = match &tls {
             Some(config) => rustls::ClientConfig::clone(config),
             None => tls::without_roots()?,
@@ -54,14 +65,16 @@ impl GatewayClient {
             .referer(false)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(2)
-            .pool_idle_timeout(Duration::from_secs(30));
-        if endpoint.is_loopback() {
-            builder = builder.no_proxy();
+            .pool_idle_timeout(Duration::from_secs(30))
+            // The proxy is chosen above, for the websocket too.
+            .no_proxy();
+        if let Some(proxy) = &proxy {
+            builder = builder.proxy(proxy.for_requests()?);
         }
         let http = builder.build().map_err(|error| {
             Error::Configuration(format!("the HTTP client can't be set up: {}", error.without_url()))
         })?;
-        Ok(Self { endpoint: Arc::new(endpoint), tls, http })
+        Ok(Self { endpoint: Arc::new(endpoint), tls, proxy, http })
     }
 
     /// Where the gateway is.
@@ -70,10 +83,16 @@ impl GatewayClient {
         &self.endpoint
     }
 
-    /// The TLS configuration, for the websocket to share; `None` for an `http://` endpoint.
+    /// The TLS configuration, for the websocket to share; `None` where no TLS is spoken.
     #[must_use]
     pub fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
         self.tls.clone()
+    }
+
+    /// The proxy on the way to the gateway, for the websocket to share.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// The kinds of kernel that the gateway can start.
@@ -230,6 +249,9 @@ impl GatewayClient {
             Ok(response) => Answer::read(response).await,
             Err(error) => Err(Unread::Broken(error)),
         };
+        if let Some(refused) = self.refused_by_proxy(operation, &answer, limit).await {
+            return Err(refused);
+        }
         let answer = answer.map_err(|unread| Failure::unread(&self.endpoint, operation, limit, unread))?;
         match answer.status {
             status if status.is_redirection() => Err(Failure::redirect(&self.endpoint, operation, &answer)),
@@ -243,6 +265,36 @@ impl GatewayClient {
             }
             _ => Ok(answer),
         }
+    }
+
+    /// What the proxy says of the way to the gateway, where it may be the proxy that a request failed at: the HTTP
+    /// client tells neither its answers from the gateway's nor what it answered.
+    async fn refused_by_proxy(
+        &self,
+        operation: &'static str,
+        answer: &Result<Answer, Unread>,
+        limit: Duration,
+    ) -> Option<Failure> {
+        let proxy = self.proxy.as_ref()?;
+        let suspected = match answer {
+            Ok(answer) => matches!(answer.status.as_u16(), 403 | 407 | 502..=504),
+            Err(unread) => matches!(unread, Unread::Broken(_)),
+        };
+        if !suspected {
+            return None;
+        }
+        let (host, port) = (self.endpoint.host(), self.endpoint.port());
+        let asked = async {
+            let stream = TcpStream::connect(proxy.address()).await?;
+            proxy.tunnel(stream, self.tls.clone(), host, port).await.map(drop)
+        };
+        let failure = timeout(limit, Box::pin(asked)).await.ok()?.err()?;
+        let passing = !failure.is_lasting();
+        let error = match failure.into_error(proxy, host, port) {
+            Error::ConnectionLost { reason, .. } => Error::Gateway { operation, reason },
+            error => error,
+        };
+        Some(Failure { error, passing })
     }
 
     fn parse<T: DeserializeOwned>(&self, operation: &'static str, answer: &Answer) -> Result<T> {

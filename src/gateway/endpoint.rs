@@ -1,11 +1,15 @@
 //! Where a gateway is, and the token for it.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use reqwest::header::HeaderValue;
 use url::{Host, Url};
 
 use crate::{Error, Result};
+
+/// Reserved for private use: <https://www.iana.org/assignments/special-use-domain-names>.
+const LOCAL_SUFFIXES: [&str; 3] = [".internal", ".local", ".home.arpa"];
 
 /// The secret that a gateway was started with. Shown nowhere: `Debug` is redacted, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,8 +107,34 @@ impl Endpoint {
                 let name = name.trim_end_matches('.');
                 name == "localhost" || name.ends_with(".localhost")
             }
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+            // A server that listens on every address is often given as it was started, at 0.0.0.0.
+            Some(Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
+            Some(Host::Ipv6(address)) => address.to_canonical().is_loopback() || address.is_unspecified(),
+            None => false,
+        }
+    }
+
+    /// Whether there is a token that would travel in clear, and farther than a local network.
+    ///
+    /// Of a local network are this machine, private and link-local addresses, names of one label (those of
+    /// containers and of a LAN), and names below `.internal`, `.local` and `.home.arpa`, which the public DNS does
+    /// not have.
+    #[must_use]
+    pub fn exposes_token(&self) -> bool {
+        self.token.is_some() && !self.is_tls() && !self.is_loopback() && !self.is_local()
+    }
+
+    fn is_local(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Domain(name)) => {
+                let name = name.trim_end_matches('.');
+                !name.contains('.') || LOCAL_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+            }
+            Some(Host::Ipv4(address)) => is_local_v4(address),
+            Some(Host::Ipv6(address)) => match address.to_canonical() {
+                IpAddr::V4(address) => is_local_v4(address),
+                IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
+            },
             None => false,
         }
     }
@@ -154,6 +184,10 @@ impl Endpoint {
         redacted.push_str(&text[end..]);
         redacted
     }
+}
+
+fn is_local_v4(address: Ipv4Addr) -> bool {
+    address.is_private() || address.is_link_local()
 }
 
 fn refused(reason: &str) -> Error {
@@ -231,11 +265,51 @@ mod tests {
 
     #[test]
     fn knows_this_machine() {
-        for host in ["localhost", "LOCALHOST", "a.localhost", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]"] {
+        for host in
+            ["localhost", "LOCALHOST", "a.localhost", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
+        {
             assert!(endpoint(&format!("http://{host}:1/")).is_loopback(), "{host}");
         }
         for host in ["localhost.example", "10.0.0.1", "[::2]", "mylocalhost"] {
             assert!(!endpoint(&format!("http://{host}:1/")).is_loopback(), "{host}");
+        }
+    }
+
+    #[test]
+    fn knows_how_far_a_token_travels_in_clear() {
+        for host in [
+            "localhost",
+            "127.0.0.1",
+            "gateway",
+            "gateway.",
+            "host.docker.internal",
+            "gateway.team.svc.cluster.local",
+            "printer.home.arpa",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "[fd12::1]",
+            "[fe80::1]",
+            "[::ffff:10.0.0.1]",
+        ] {
+            assert!(!endpoint(&format!("http://{host}:1/")).exposes_token(), "{host}");
+        }
+        for host in [
+            "example.org",
+            "internal.example.org",
+            "10.example",
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.64.0.1",
+            "192.169.0.1",
+            "[2001:db8::1]",
+            "[::ffff:8.8.8.8]",
+        ] {
+            assert!(endpoint(&format!("http://{host}:1/")).exposes_token(), "{host}");
+            assert!(!endpoint(&format!("https://{host}:1/")).exposes_token(), "{host}");
+            assert!(!Endpoint::new(&format!("http://{host}:1/"), None).unwrap().exposes_token(), "{host}");
         }
     }
 }

@@ -78,6 +78,7 @@ impl Link {
             url: endpoint.channels(&shared.kernel_id, &self.session_id),
             authorization: endpoint.authorization(),
             tls: shared.gateway.tls(),
+            proxy: shared.gateway.proxy().cloned(),
             kernel_id: shared.kernel_id.clone(),
             received: self.counts.received,
         };

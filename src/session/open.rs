@@ -42,6 +42,7 @@ impl Drop for CreatedKernel {
 }
 
 pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Session> {
+    check_that_the_token_is_kept(&endpoint, &config)?;
     let gateway = GatewayClient::new(endpoint, config.extra_ca_pem.as_deref())?;
     gateway.wait_until_ready(config.connect_timeout).await?;
     let (kernel_id, created) = if let Some(kernel_id) = &config.kernel_id {
@@ -65,6 +66,18 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     created.map(CreatedKernel::take_over);
     tokio::spawn(worker.serve());
     Ok(Session { shared, jobs, controls })
+}
+
+/// A token that travels in clear is one that everybody on the way has: whoever has it runs code in the sandbox.
+fn check_that_the_token_is_kept(endpoint: &Endpoint, config: &SessionConfig) -> Result<()> {
+    if config.allow_plain_http || !endpoint.exposes_token() {
+        return Ok(());
+    }
+    Err(Error::Configuration(format!(
+        "the token would travel unencrypted over http:// to {host}, which is no host of a local network; use https://, \
+         or pass allow_plain_http=True if the way to {host} is protected otherwise",
+        host = endpoint.host()
+    )))
 }
 
 /// Creates a kernel in a task of its own: a caller that stops waiting while the request is in flight would

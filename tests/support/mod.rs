@@ -3,6 +3,7 @@
 // Each test binary compiles this module for itself and uses its own share of it.
 #![allow(dead_code)]
 
+pub(crate) mod connect_proxy;
 pub(crate) mod fault_proxy;
 pub(crate) mod fault_server;
 pub(crate) mod tls_front;

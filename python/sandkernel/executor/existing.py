@@ -32,10 +32,11 @@ class GatewayExecutor(KernelExecutor):
         connect_timeout: The seconds that the gateway may take to become ready.
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown.
-        session_options: What else `Session.connect` takes, for example `max_output_bytes`.
+        session_options: What else `Session.connect` takes, for example `max_output_bytes`, or
+            `allow_plain_http` for a gateway beyond the local network without `https://`.
 
     Raises:
-        ConfigurationError: The address is malformed.
+        ConfigurationError: The address is malformed, or the token would travel unencrypted.
         BootError: The gateway can't be reached in time.
         AuthError: It refuses the token.
         KernelNotFoundError: It has no kernel of this id.
