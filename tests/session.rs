@@ -166,7 +166,7 @@ async fn bounds_what_is_kept(gateway: &Gateway) {
 
 async fn attaches_to_a_kernel_and_leaves_it(gateway: &Gateway, owner: &Session) {
     run(owner, "shared = 'seen'").await;
-    let config = SessionConfig { kernel_id: Some(owner.kernel_id().to_owned()), ..config() };
+    let config = SessionConfig { kernel_id: Some(owner.kernel_id().as_ref().to_owned()), ..config() };
     let guest = Session::open(gateway.endpoint(), config.clone()).await.unwrap();
     assert_eq!(text(&run(&guest, "shared").await), Some("'seen'"));
     guest.close().await;
@@ -200,7 +200,7 @@ async fn closes(gateway: &Gateway, session: Session) {
         )
         .unwrap();
     assert!(running.next_event().await.is_some());
-    let kernel_id = session.kernel_id().to_owned();
+    let kernel_id = session.kernel_id();
     tokio::join!(session.close(), session.close());
     assert!(matches!(running.finish().await, Err(Error::Closed)));
     assert!(matches!(gateway.client().get_kernel(&kernel_id).await, Err(Error::KernelNotFound { .. })));

@@ -259,7 +259,11 @@ class Session:
 
     @property
     def kernel_id(self) -> str:
-        """The kernel's id on its gateway."""
+        """The kernel's id on its gateway.
+
+        A session that created its kernel creates another one, with another id, for the next execution or
+        restart when the gateway has the kernel no more, for example because it died too often.
+        """
         return self._session.kernel_id
 
     @property

@@ -124,8 +124,8 @@ impl Session {
 
     // These read what the session keeps: they work in a forked child too, so that a `repr` never fails.
     #[getter]
-    fn kernel_id(&self) -> &str {
-        self.inner.as_ref().map_or("", session::Session::kernel_id)
+    fn kernel_id(&self) -> String {
+        self.inner.as_ref().map_or_else(String::new, |session| session.kernel_id().as_ref().to_owned())
     }
 
     #[getter]

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::counts::Counts;
-use super::open::DELETE_WITHIN;
+use super::open::{self, DELETE_WITHIN};
 use crate::channel::{self, Connection, Keepalive, Resumption, Target};
 use crate::error::Seconds;
 use crate::protocol::{Content, ExecutionState, Frame, Message, Subprotocol};
@@ -45,6 +45,8 @@ pub(super) struct Link {
     lost: Option<(Instant, String)>,
     /// The kernel's own session id: another process has another one.
     kernel_session: Option<String>,
+    /// Whether something was sent to the kernel since its state was last found lost.
+    has_state: bool,
 }
 
 impl Link {
@@ -57,29 +59,40 @@ impl Link {
             counts: Counts::default(),
             lost: None,
             kernel_session: None,
+            has_state: false,
         }
     }
 
-    /// Opens the websocket if there is none; what an earlier one missed concerns nobody any more.
+    /// Opens the websocket if there is none; what an earlier one missed concerns nobody any more. A kernel of our own
+    /// that the gateway has no more, because it died too often or the gateway itself was restarted, is replaced.
     pub(super) async fn connect(&mut self) -> Result<Subprotocol> {
         self.counts.confirm();
         if let Some(connection) = &self.connection {
             return Ok(connection.subprotocol());
         }
-        self.open().await?;
+        match self.open().await {
+            Err(Error::KernelNotFound { .. }) if self.shared.owned => {
+                self.create_another_kernel().await?;
+                self.open().await?;
+            }
+            outcome => {
+                outcome?;
+            }
+        }
         self.connection.as_ref().map(Connection::subprotocol).ok_or(Error::Closed)
     }
 
     /// Opens the websocket. Whether the session goes on where it was.
-    async fn open(&mut self) -> Result<bool> {
+    pub(super) async fn open(&mut self) -> Result<bool> {
         let shared = &self.shared;
         let endpoint = shared.gateway.endpoint();
+        let kernel_id = shared.kernel_id();
         let target = Target {
-            url: endpoint.channels(&shared.kernel_id, &self.session_id),
+            url: endpoint.channels(&kernel_id, &self.session_id),
             authorization: endpoint.authorization(),
             tls: shared.gateway.tls(),
             proxy: shared.gateway.proxy().cloned(),
-            kernel_id: shared.kernel_id.clone(),
+            kernel_id: kernel_id.as_ref().to_owned(),
             received: self.counts.received,
         };
         let limits = &shared.config.limits;
@@ -105,6 +118,28 @@ impl Link {
         Ok(resumed)
     }
 
+    /// Creates a kernel in the place of one of ours that the gateway has no more.
+    async fn create_another_kernel(&mut self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        // A front that does not know the way to the gateway for a moment gives the same status: the kernel is gone
+        // where the gateway itself says so, which is also the one to create another.
+        let gone = shared.kernel_id();
+        match shared.gateway.get_kernel(&gone).await {
+            Err(Error::KernelNotFound { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(Error::KernelNotFound { kernel_id: gone.as_ref().to_owned() }),
+        }
+        let name = shared.config.kernel_name.clone();
+        let created = open::create_kernel(&shared.gateway, name, shared.config.connect_timeout).await?;
+        shared.set_kernel_id(&created.take_over());
+        self.start_anew();
+        // Otherwise the loss has been counted when the kernel died.
+        if self.has_state {
+            self.state_is_lost();
+        }
+        Ok(())
+    }
+
     /// An id for the next message, and the id of the session that sends it.
     pub(super) fn next_message_id(&mut self) -> (String, &str) {
         self.messages_sent += 1;
@@ -113,6 +148,7 @@ impl Link {
 
     /// Sends a frame; where the connection is lost and may come back, it is sent then.
     pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Gone> {
+        self.has_state = true;
         let sent = match &mut self.connection {
             Some(connection) => {
                 self.counts.sends(&frame);
@@ -209,11 +245,18 @@ impl Link {
     /// Notes that the kernel is another process than before.
     fn state_is_lost(&mut self) {
         self.kernel_session = None;
+        self.has_state = false;
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Notes that another kernel is in the place of the one before. What that one said must not be replayed.
     fn kernel_was_replaced(&mut self) {
+        self.start_anew();
+        self.state_is_lost();
+    }
+
+    /// Begins another session with the gateway.
+    fn start_anew(&mut self) {
         if let Some(connection) = self.connection.take() {
             // Not waited for, but said: the gateway need not keep the session.
             tokio::spawn(connection.close(FAREWELL));
@@ -221,25 +264,29 @@ impl Link {
         self.lost = None;
         self.counts = Counts::default();
         self.session_id = new_session_id();
-        self.state_is_lost();
     }
 
     /// Restarts the kernel by way of the gateway.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.kernel_was_replaced();
         let patience = self.shared.config.connect_timeout;
-        let restart = self.shared.gateway.restart_kernel(&self.shared.kernel_id);
-        timeout(patience, restart).await.map_err(|_| Error::Gateway {
+        let kernel_id = self.shared.kernel_id();
+        let restart = self.shared.gateway.restart_kernel(&kernel_id);
+        let outcome = timeout(patience, restart).await.map_err(|_| Error::Gateway {
             operation: "restarting the kernel",
             reason: format!("the gateway did not answer within {}", Seconds(patience)),
-        })?
+        })?;
+        match outcome {
+            Err(Error::KernelNotFound { .. }) if self.shared.owned => self.create_another_kernel().await,
+            outcome => outcome,
+        }
     }
 
     /// Asks the gateway to interrupt the kernel; a refusal shows in the code going on.
     pub(super) fn interrupt(&self, patience: Duration) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.shared);
         async move {
-            let _ = timeout(patience, shared.gateway.interrupt_kernel(&shared.kernel_id)).await;
+            let _ = timeout(patience, shared.gateway.interrupt_kernel(&shared.kernel_id())).await;
         }
     }
 
@@ -249,7 +296,7 @@ impl Link {
             connection.close(FAREWELL).await;
         }
         if self.shared.owned {
-            let _ = timeout(DELETE_WITHIN, self.shared.gateway.delete_kernel(&self.shared.kernel_id)).await;
+            let _ = timeout(DELETE_WITHIN, self.shared.gateway.delete_kernel(&self.shared.kernel_id())).await;
         }
     }
 }

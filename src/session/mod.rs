@@ -17,8 +17,8 @@ mod open;
 mod stop;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -48,12 +48,23 @@ pub struct Session {
 struct Shared {
     gateway: GatewayClient,
     config: SessionConfig,
-    kernel_id: String,
+    /// Another one when the gateway has given the kernel up and a new one was created.
+    kernel_id: Mutex<Arc<str>>,
     /// Whether the kernel was created here, and so is deleted here.
     owned: bool,
     /// Counts how often the kernel's state was found lost.
     generation: AtomicU64,
     closed: AtomicBool,
+}
+
+impl Shared {
+    fn kernel_id(&self) -> Arc<str> {
+        Arc::clone(&self.kernel_id.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_kernel_id(&self, kernel_id: &str) {
+        *self.kernel_id.lock().unwrap_or_else(PoisonError::into_inner) = kernel_id.into();
+    }
 }
 
 /// An execution under way. Dropping it cancels the execution: the kernel is interrupted, and what was asked for
@@ -74,10 +85,11 @@ impl Session {
         open::open(endpoint, config).await
     }
 
-    /// The kernel's id on its gateway.
+    /// The kernel's id on its gateway. A session that created its kernel creates another one, with another id, when
+    /// the gateway has it no more: for an execution or a restart, and never in the middle of an execution.
     #[must_use]
-    pub fn kernel_id(&self) -> &str {
-        &self.shared.kernel_id
+    pub fn kernel_id(&self) -> Arc<str> {
+        self.shared.kernel_id()
     }
 
     /// The gateway's base URL, without credentials.
@@ -132,7 +144,7 @@ impl Session {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        self.shared.gateway.interrupt_kernel(&self.shared.kernel_id).await
+        self.shared.gateway.interrupt_kernel(&self.shared.kernel_id()).await
     }
 
     /// Restarts the kernel: its state is gone, and an execution under way ends with [`Error::KernelDied`].

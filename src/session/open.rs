@@ -1,7 +1,7 @@
 //! From an endpoint to a kernel with an open websocket.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -18,13 +18,13 @@ use crate::{Error, Result};
 pub(super) const DELETE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A kernel that is deleted when nobody takes it over, so that no way out of [`open`] leaves one behind.
-struct CreatedKernel {
+pub(super) struct CreatedKernel {
     gateway: GatewayClient,
     kernel_id: Option<String>,
 }
 
 impl CreatedKernel {
-    fn take_over(mut self) -> String {
+    pub(super) fn take_over(mut self) -> String {
         self.kernel_id.take().unwrap_or_default()
     }
 }
@@ -54,7 +54,7 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     let shared = Arc::new(Shared {
         gateway,
         config,
-        kernel_id,
+        kernel_id: Mutex::new(kernel_id.into()),
         owned: created.is_some(),
         generation: AtomicU64::new(0),
         closed: AtomicBool::new(false),
@@ -62,7 +62,7 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     let (jobs, job_queue) = mpsc::unbounded_channel();
     let (controls, control_queue) = mpsc::unbounded_channel();
     let mut worker = Worker::new(Arc::clone(&shared), job_queue, control_queue);
-    worker.link.connect().await?;
+    worker.link.open().await?;
     created.map(CreatedKernel::take_over);
     tokio::spawn(worker.serve());
     Ok(Session { shared, jobs, controls })
@@ -82,7 +82,7 @@ fn check_that_the_token_is_kept(endpoint: &Endpoint, config: &SessionConfig) -> 
 
 /// Creates a kernel in a task of its own: a caller that stops waiting while the request is in flight would
 /// otherwise leave a kernel behind whose id nobody knows.
-async fn create_kernel(
+pub(super) async fn create_kernel(
     gateway: &GatewayClient,
     name: Option<String>,
     patience: Duration,
