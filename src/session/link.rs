@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Shared;
 use super::counts::Counts;
 use super::open::{self, DELETE_WITHIN};
+use super::probe::hear_the_kernel;
 use crate::channel::{self, Connection, Keepalive, Resumption, Target};
 use crate::error::Seconds;
 use crate::protocol::{Content, ExecutionState, Frame, Message, Subprotocol};
@@ -110,6 +111,10 @@ impl Link {
             }
             Resumption::New | Resumption::Unsupported => {
                 self.counts = Counts::new(resumption == Resumption::New);
+                hear_the_kernel(&mut connection, &mut self.counts, &self.session_id)
+                    .await
+                    .map_err(|reason| Error::ConnectionLost { reason, execution: None })?;
+                self.counts.confirm();
                 false
             }
         };

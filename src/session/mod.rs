@@ -5,6 +5,7 @@
 //! - `open`: from an endpoint to a kernel with an open websocket.
 //! - `worker`: the one task that serves a session: requests in the order they were made.
 //! - `link`: the way to the kernel, which the worker owns; `counts`: what it goes by when it takes up a lost one.
+//! - `probe`: whether a new websocket hears what the kernel publishes.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
 //! - `stop`: how running code is ended: interrupt, then restart.
 //! - `events`: what is seen of an execution while it runs.
@@ -14,6 +15,7 @@ mod events;
 mod execute;
 mod link;
 mod open;
+mod probe;
 mod stop;
 mod worker;
 

@@ -1,0 +1,61 @@
+//! Whether a new websocket hears what the kernel publishes.
+//!
+//! A gateway subscribes to a kernel's output when a websocket opens, and asks the kernel something to see that the
+//! subscription works; but not where it takes the kernel for busy, as one that has just died while it ran code
+//! (`nudge` in `jupyter_server`). What the next execution publishes is then lost, its end included. So we ask too.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::counts::Counts;
+use crate::channel::Connection;
+use crate::protocol::{ChannelName, encode_request};
+
+/// How long to wait for an answer at first, and in all: a kernel that says nothing on its output is let be.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the kernel until something published in answer arrives.
+///
+/// # Errors
+///
+/// Why the connection is lost.
+pub(super) async fn hear_the_kernel(
+    connection: &mut Connection,
+    counts: &mut Counts,
+    session_id: &str,
+) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = FIRST_PAUSE;
+    // The control channel does not queue behind running code; not every kernel answers on it.
+    for (attempt, channel) in [ChannelName::Control, ChannelName::Shell].into_iter().cycle().enumerate() {
+        let msg_id = format!("{session_id}_probe_{attempt}");
+        let content = serde_json::json!({});
+        let subprotocol = connection.subprotocol();
+        let frame =
+            encode_request(subprotocol, channel, "kernel_info_request", &msg_id, session_id, &content, &[])
+                .map_err(|error| error.to_string())?;
+        counts.sends(&frame);
+        connection.send(frame).await?;
+        match timeout(pause, hear(connection, counts, session_id)).await {
+            Ok(heard) => return heard,
+            Err(_) if Instant::now() >= deadline => return Ok(()),
+            Err(_) => pause *= 2,
+        }
+    }
+    Ok(())
+}
+
+/// Waits for something published in answer to any of our questions.
+async fn hear(connection: &mut Connection, counts: &mut Counts, session_id: &str) -> Result<(), String> {
+    loop {
+        let message = connection.next().await?;
+        counts.received += 1;
+        if message.channel == ChannelName::Iopub
+            && message.parent_id.strip_prefix(session_id).is_some_and(|rest| rest.starts_with("_probe_"))
+        {
+            return Ok(());
+        }
+    }
+}
