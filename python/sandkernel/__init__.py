@@ -74,6 +74,7 @@ __all__ = [
     "Output",
     "PackageInstallError",
     "PayloadError",
+    "PayloadLimits",
     "ProtocolError",
     "Result",
     "SandboxExpired",
@@ -100,6 +101,7 @@ _MODULES = {
     # These import smolagents, which takes half a second.
     "sandkernel.executor": ("GatewayExecutor", "KernelExecutor", "LocalExecutor", "ModalExecutor"),
     "sandkernel.pool": ("SandboxPool",),
+    "sandkernel.serialization": ("PayloadLimits",),
     "sandkernel.session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -137,7 +137,7 @@ def test_a_large_answer_travels_once(executor: LocalExecutor) -> None:
     execution = executor.last_execution
     assert len(execution.error.value) < 100
     assert len("".join(execution.error.traceback)) < 100
-    assert sum(len(buffer) for result in execution.results for buffer in result.buffers) == 5_000_002
+    assert sum(len(buffer) for result in execution.results for buffer in result.buffers) < 5_000_200
 
 
 def test_a_value_that_cannot_be_sent_is_the_agents_error(executor: LocalExecutor) -> None:
@@ -276,14 +276,14 @@ def test_an_answer_given_before_a_timeout_stands(executor: LocalExecutor) -> Non
 def test_an_answer_beyond_the_bound_is_said() -> None:
     with LocalExecutor(session_options={"max_result_bytes": 100_000}) as small:
         small.send_tools({"final_answer": FinalAnswerTool()})
-        with pytest.raises(PayloadError, match="takes 200002 bytes, and max_result_bytes allows 100000"):
+        with pytest.raises(PayloadError, match=r"takes 2000\d\d bytes, and max_result_bytes allows 100000"):
             small("final_answer('x' * 200_000)")
         assert answer(small, "final_answer('x' * 20_000)") == "x" * 20_000
 
 
-@pytest.mark.parametrize("size", [10, 10**14])
-def test_a_forged_ticket_is_refused(executor: LocalExecutor, size: int) -> None:
-    ticket = f"sandkernel:{'0' * 32}:{size}"
+@pytest.mark.parametrize("sizes", ["10:10", f"{10**14}:3", "5:9", "5"])
+def test_a_forged_ticket_is_refused(executor: LocalExecutor, sizes: str) -> None:
+    ticket = f"sandkernel:{'0' * 32}:{sizes}"
     with pytest.raises(PayloadError):
         executor(f"class FinalAnswerException(BaseException): pass\nraise FinalAnswerException({ticket!r})")
     assert answer(executor, "final_answer(1)") == 1

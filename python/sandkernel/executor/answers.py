@@ -3,54 +3,49 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import io
-import json
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from smolagents.serialization import SafeSerializer
-
+from sandkernel import serialization
 from sandkernel.exceptions import PayloadError
+from sandkernel.serialization.budget import Budget
+from sandkernel.serialization.images import from_file as image_from_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sandkernel import Execution, Result
+    from sandkernel.serialization import PayloadLimits
 
 __all__ = ["Ticket", "decode", "from_error", "from_results", "output", "piece", "ticket"]
 
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
-_TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15})")
+_TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15}):([0-9]{1,15})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def decode(form: str, payload: bytes, *, allow_pickle: bool) -> Any:  # noqa: ANN401 any value may come
-    """Turn what the kernel sent back into a value.
+def decode(
+    form: str,
+    buffers: Sequence[bytes],
+    *,
+    allow_pickle: bool,
+    limits: PayloadLimits | None = None,
+) -> Any:  # noqa: ANN401 any value may come
+    """Turn what the kernel sent back into a value that can be printed.
 
     Args:
-        form: `"safe"` (smolagents' JSON format) or `"pickle"`.
-        payload: The serialized value.
+        form: What is sent: see `sandkernel.serialization.decode`.
+        buffers: The serialized value.
         allow_pickle: Whether a pickle is loaded. Loading one runs code that the kernel chose.
+        limits: What is refused.
 
     Raises:
         PayloadError: The payload can't be decoded, or is a pickle where none is allowed.
     """
-    if form == "pickle" and not allow_pickle:
-        raise PayloadError("The final answer is a pickle, and allow_pickle is False: it was not loaded")
-    if form not in ("safe", "pickle"):
-        raise PayloadError(
-            f"The final answer has the unknown form {form[:40]!r}: expected 'safe' or 'pickle'"
-        )
-    try:
-        if form == "pickle":
-            return _printable(pickle.loads(payload))  # noqa: S301 the user asked for it
-        return _printable(SafeSerializer.from_json_safe(json.loads(payload)))
-    except (Exception, RecursionError) as error:
-        message = f"The final answer can't be decoded ({len(payload)} bytes, form {form!r}): {error!r:.500}"
-        raise PayloadError(message) from error
+    return _printable(serialization.decode(form, buffers, allow_pickle=allow_pickle, limits=limits))
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 any value may come
@@ -69,8 +64,8 @@ def _printable(value: Any) -> Any:  # noqa: ANN401 any value may come
     return value
 
 
-def from_results(execution: Execution) -> tuple[str, bytes] | None:
-    """Return form and payload of the answer that an execution published, if it did.
+def from_results(execution: Execution) -> tuple[str, list[bytes]] | None:
+    """Return form and buffers of the answer that an execution published, if it did.
 
     The first one stands: in smolagents, `final_answer` ends the code.
     """
@@ -79,14 +74,16 @@ def from_results(execution: Execution) -> tuple[str, bytes] | None:
         if described is None:
             continue
         form = described.get("form") if isinstance(described, dict) else None
-        if not isinstance(form, str) or len(result.buffers) != 1:
+        # Each look at them is a copy.
+        buffers = result.buffers
+        if not isinstance(form, str) or not buffers:
             raise PayloadError("The final answer is malformed: it was not sent by final_answer")
-        return form, bytes(result.buffers[0])
+        return form, buffers
     return None
 
 
-def from_error(execution: Execution) -> tuple[str, bytes] | None:
-    """Return form and payload of an answer that smolagents' own patched tool raised, if it did."""
+def from_error(execution: Execution) -> tuple[str, list[bytes]] | None:
+    """Return form and buffers of an answer that smolagents' own patched tool raised, if it did."""
     error = execution.error
     if error is None or error.name != EXCEPTION:
         return None
@@ -94,10 +91,10 @@ def from_error(execution: Execution) -> tuple[str, bytes] | None:
     if not separator or form not in ("safe", "pickle"):
         raise PayloadError("The final answer has an unknown form: expected the prefix 'safe:' or 'pickle:'")
     if form == "safe":
-        return form, text.encode()
+        return form, [text.encode()]
     try:
-        return form, base64.b64decode(text, validate=True)
-    except binascii.Error as broken:
+        return form, [base64.b64decode(text, validate=True)]
+    except ValueError as broken:
         raise PayloadError(f"The final answer can't be decoded: {broken}") from broken
 
 
@@ -108,10 +105,12 @@ class Ticket:
     Attributes:
         name: What the kernel knows it by.
         size: The length of its payload in bytes.
+        document_size: The length of the payload's first buffer.
     """
 
     name: str
     size: int
+    document_size: int
 
 
 def ticket(execution: Execution) -> Ticket | None:
@@ -120,7 +119,7 @@ def ticket(execution: Execution) -> Ticket | None:
     if error is None or error.name != EXCEPTION:
         return None
     matched = _TICKET.fullmatch(error.value)
-    return Ticket(matched[1], int(matched[2])) if matched else None
+    return Ticket(matched[1], int(matched[2]), int(matched[3])) if matched else None
 
 
 def piece(execution: Execution) -> tuple[str, bytes]:
@@ -134,14 +133,14 @@ def piece(execution: Execution) -> tuple[str, bytes]:
         form, _, text = error.value.partition(":")
         try:
             payload = base64.b64decode(text, validate=True)
-        except binascii.Error:
+        except ValueError:
             payload = b""
         if payload:
             return form, payload
     raise PayloadError("The final answer did not arrive whole: give it again, or a smaller one")
 
 
-def output(execution: Execution) -> Any:  # noqa: ANN401 text, an image or None
+def output(execution: Execution, limits: PayloadLimits) -> Any:  # noqa: ANN401 text, an image or None
     """Return the value of the last expression: its text, or a PIL image where it is one.
 
     Where there is no such value, it is the last image that was displayed, and `None` where there is none
@@ -149,19 +148,15 @@ def output(execution: Execution) -> Any:  # noqa: ANN401 text, an image or None
     """
     expressions = [result for result in execution.results if result.kind == "execute_result"]
     if expressions:
-        image = _image(expressions[-1])
+        image = _image(expressions[-1], limits)
         return expressions[-1].text if image is None else image
-    images = (_image(result) for result in reversed(execution.results))
+    images = (_image(result, limits) for result in reversed(execution.results))
     return next((image for image in images if image is not None), None)
 
 
-def _image(result: Result) -> Any | None:  # noqa: ANN401 PIL is optional
+def _image(result: Result, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
     try:
         data = result.png or result.jpeg
-        if data is None:
-            return None
-        from PIL import Image  # noqa: PLC0415 optional
-
-        return Image.open(io.BytesIO(data))
+        return None if data is None else image_from_file(data, Budget(limits), "the image")
     except Exception:  # noqa: BLE001 the bytes are the kernel's: whatever is wrong with them, the text is left
         return None

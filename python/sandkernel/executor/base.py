@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib.resources
 import json
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.local_python_executor import CodeOutput
@@ -28,6 +29,7 @@ from sandkernel.exceptions import (
 from sandkernel.executor import agents, answers, logs, tools, tracebacks, variables
 from sandkernel.executor.plans import Outcome, Plan, Request, Work, adrive, astream, drive
 from sandkernel.executor.turns import Turns
+from sandkernel.serialization import PayloadLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel import Execution
+    from sandkernel.executor.variables import Progress
     from sandkernel.sandboxes import Sandbox
 
 __all__ = ["KernelExecutor"]
@@ -45,6 +48,8 @@ T = TypeVar("T")
 # Our own requests end in milliseconds; a tool's constructor or a download may take a while.
 SETUP_TIMEOUT = 120.0
 INSTALL_TIMEOUT = 900.0
+# Of giving back memory, after whoever waited has left.
+DISCARD_TIMEOUT = 5.0
 ANSWER_PIECE_BYTES = 1 << 20
 # What `Session.connect` has for `max_result_bytes`.
 DEFAULT_RESULT_BYTES = 256 << 20
@@ -85,6 +90,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown: its head and its
             tail.
+        payload_limits: What a final answer may hold: a `PayloadLimits`, or a dict of those of its limits that
+            differ from the defaults.
         install: Whether `additional_imports` still have to be installed, in the kernel.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
 
@@ -108,6 +115,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         *,
         timeout: float | None = None,
         max_logs_length: int = 20_000,
+        payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         install: bool = True,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -120,6 +128,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             super().__init__(list(additional_imports), logger, allow_pickle)
             self.timeout = timeout
             self.max_logs_length = max_logs_length
+            self.payload_limits = PayloadLimits.of(payload_limits)
             self.installed_packages: list[str] = []
             self.state: dict[str, Any] = {"_print_outputs": ""}
             self.last_execution: Execution | None = None
@@ -129,6 +138,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 "timeout": timeout,
                 "max_logs_length": max_logs_length,
             }
+            if self.payload_limits != PayloadLimits():
+                self._settings["payload_limits"] = dataclasses.asdict(self.payload_limits)
             self._turns = Turns()
             self._tools: dict[str, tools.Definition] = {}
             self._defined: dict[str, tools.Definition] = {}
@@ -200,16 +211,21 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """
         self._drive(self._send_tools(tools))
 
-    def send_variables(self, variables: Mapping[str, Any]) -> None:
-        """Bind variables in the kernel's namespace.
+    def send_variables(self, variables: Mapping[str, Any], *, on_progress: Progress | None = None) -> None:
+        """Bind variables in the kernel's namespace: all of them, or none where that is broken off.
+
+        Large ones travel in pieces. They are not to change until all is sent; the executor keeps them, since
+        it sends them again to a kernel that has lost its state.
 
         Args:
             variables: The values by name.
+            on_progress: Called after each piece with the bytes that the kernel has and those of all. What it
+                raises breaks the sending off.
 
         Raises:
-            PayloadError: A variable can't be sent; the message names it.
+            PayloadError: A variable can't be sent; the message names it, and what in it can't.
         """
-        self._drive(self._send_variables(variables))
+        self._drive(self._send_variables(variables, on_progress))
 
     def install_packages(self, additional_imports: Sequence[str]) -> list[str]:
         """Install packages where the kernel can import them.
@@ -321,9 +337,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """Do what `send_tools` does."""
         await self._adrive(self._send_tools(tools))
 
-    async def asend_variables(self, variables: Mapping[str, Any]) -> None:
-        """Do what `send_variables` does."""
-        await self._adrive(self._send_variables(variables))
+    async def asend_variables(
+        self, variables: Mapping[str, Any], *, on_progress: Progress | None = None
+    ) -> None:
+        """Do what `send_variables` does; cancelling the task breaks it off."""
+        await self._adrive(self._send_variables(variables, on_progress))
 
     async def ainstall_packages(self, additional_imports: Sequence[str]) -> list[str]:
         """Do what `install_packages` does."""
@@ -385,8 +403,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._loss_told = False
         self._defined = {}
         if self._variables:
-            document = variables.encode(self._variables, allow_pickle=self.allow_pickle)
-            yield from self._deliver_variables(document)
+            yield from self._deliver_variables(
+                variables.encode(self._variables, allow_pickle=self.allow_pickle)
+            )
         yield from self._deliver_tools(self._tools)
         self._generation = generation
 
@@ -426,35 +445,39 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         if answer is None:
             answer = answers.from_error(execution)
         if answer is not None:
-            value = answers.decode(*answer, allow_pickle=self.allow_pickle)
+            value = answers.decode(*answer, allow_pickle=self.allow_pickle, limits=self.payload_limits)
             return CodeOutput(output=value, logs=shown, is_final_answer=True)
         prefix = f"{notice}\n" if notice else ""
         if execution.error is not None:
             raise AgentExecutionError(prefix + tracebacks.render(execution.error), _Quiet())
-        return CodeOutput(output=answers.output(execution), logs=prefix + shown, is_final_answer=False)
+        return CodeOutput(
+            output=answers.output(execution, self.payload_limits), logs=prefix + shown, is_final_answer=False
+        )
 
-    def _fetch(self, ticket: answers.Ticket) -> Plan[tuple[str, bytes]]:
+    def _fetch(self, ticket: answers.Ticket) -> Plan[tuple[str, list[bytes]]]:
         """Ask for an answer that did not arrive, since a gateway's output limits drop large messages."""
-        if ticket.size > self._max_answer_bytes:
-            raise PayloadError(
-                f"The final answer is too large: it takes {ticket.size} bytes, and max_result_bytes allows "
-                f"{self._max_answer_bytes}. Give a summary, or a part of it"
-            )
+        for name, allowed in (
+            ("max_result_bytes", self._max_answer_bytes),
+            ("payload_limits.payload_bytes", self.payload_limits.payload_bytes),
+        ):
+            if ticket.size > allowed:
+                raise PayloadError(
+                    f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows {allowed}. "
+                    "Give a summary, or a part of it"
+                )
         form, payload = "safe", bytearray()
         while len(payload) < ticket.size:
             call = f"answer_piece({ticket.name!r},{len(payload)},{ANSWER_PIECE_BYTES})"
             execution: Execution = yield Request(f"__import__('_sandkernel').{call}", SETUP_TIMEOUT)
             form, piece = answers.piece(execution)
             payload += piece
-        return form, bytes(payload)
+        document, beside = payload[: ticket.document_size], payload[ticket.document_size :]
+        return form, [bytes(document), bytes(beside)] if beside else [bytes(document)]
 
     def _ours(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
         """Run code of ours, which is not expected to fail."""
         execution: Execution = yield Request(code, timeout)
-        if execution.error is not None and execution.error.name not in _EXPECTED:
-            summary = tracebacks.render(execution.error)
-            raise SandkernelError(f"The kernel could not be prepared for the agent's code:\n{summary}")
-        return execution
+        return _expect(execution)
 
     def _ask(self, call: str) -> Plan[str]:
         """Call a function of the prelude that replies with a text."""
@@ -463,19 +486,42 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             raise SandkernelError(f"The kernel did not reply to {call.partition('(')[0]}")
         return execution.error.value
 
-    def _send_variables(self, values: Mapping[str, Any]) -> Plan[None]:
+    def _deliver(
+        self, shipment: variables.Shipment, on_progress: variables.Progress | None = None
+    ) -> Plan[Execution | None]:
+        """Send a shipment; return the execution that failed, if one did."""
+        try:
+            for piece in shipment.pieces():
+                execution: Execution = yield Request(piece.code, SETUP_TIMEOUT)
+                if execution.error is not None:
+                    return execution
+                if on_progress is not None:
+                    on_progress(piece.sent, shipment.size)
+        except (SandkernelError, GeneratorExit):
+            raise
+        except BaseException:
+            # Broken off: nothing is bound, and what is there already takes no more memory in the kernel.
+            with suppress(Exception):
+                yield Request(variables.discard(shipment), DISCARD_TIMEOUT)
+            raise
+        return None
+
+    def _send_variables(
+        self, values: Mapping[str, Any], on_progress: variables.Progress | None = None
+    ) -> Plan[None]:
         if not values:
             return
-        document = variables.encode(values, allow_pickle=self.allow_pickle)
+        shipment = variables.encode(values, allow_pickle=self.allow_pickle)
         yield from self._prepare()
-        yield from self._deliver_variables(document)
+        yield from self._deliver_variables(shipment, on_progress)
         self._variables.update(values)
 
-    def _deliver_variables(self, document: bytes) -> Plan[None]:
-        for code in variables.pieces("receive_variables", document):
-            execution = yield Request(code, SETUP_TIMEOUT)
-            if execution.error is not None:
-                raise PayloadError(f"The kernel could not take the variables: {execution.error.value}")
+    def _deliver_variables(
+        self, shipment: variables.Shipment, on_progress: variables.Progress | None = None
+    ) -> Plan[None]:
+        failed = yield from self._deliver(shipment, on_progress)
+        if failed is not None and failed.error is not None:
+            raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
 
     def _send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         definitions = {definition.name: definition for definition in tools.define(given)}
@@ -495,10 +541,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         if not definitions:
             return
         document = tools.document(definitions.values(), self._defined)
-        for code in variables.pieces("receive_tools", document):
-            execution = yield from self._ours(code)
-            if execution.error is not None:
-                raise ConfigurationError(f"A tool can't be made in the kernel: {execution.error.value}")
+        failed = yield from self._deliver(variables.Shipment("receive_tools", document))
+        if failed is not None and failed.error is not None:
+            _expect(failed)
+            raise ConfigurationError(f"A tool can't be made in the kernel: {failed.error.value}")
         self._defined.update(definitions)
 
     def _install_packages(self, imports: Sequence[str]) -> Plan[list[str]]:
@@ -541,15 +587,36 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 _EXPECTED = frozenset({"Reply", "InstallError", "ToolError"})
 
 
+def _expect(execution: Execution) -> Execution:
+    if execution.error is not None and execution.error.name not in _EXPECTED:
+        summary = tracebacks.render(execution.error)
+        raise SandkernelError(f"The kernel could not be prepared for the agent's code:\n{summary}")
+    return execution
+
+
+# The modules of the kernel that are ours, each after those that it imports.
+_MODULES = (
+    ("_sandkernel_encoder", "sandkernel.serialization", "encoder.py"),
+    ("_sandkernel_decoder", "sandkernel.kernel", "decoder.py"),
+    ("_sandkernel", "sandkernel.kernel", "prelude.py"),
+)
+
+
 def _setup(*, allow_pickle: bool) -> str:
     """Return the code that makes the prelude a module of the kernel, and binds no name."""
-    source = importlib.resources.files("sandkernel.kernel").joinpath("prelude.py").read_text(encoding="utf-8")
-    return (
-        "(lambda m: (exec(compile("
-        f"{source!r}, '<sandkernel>', 'exec'), m.__dict__), setattr(m, 'allow_pickle', {allow_pickle!r}), "
-        "__import__('sys').modules.__setitem__('_sandkernel', m)))"
-        "(__import__('types').ModuleType('_sandkernel'))"
+    sources = {
+        name: importlib.resources.files(package).joinpath(file).read_text(encoding="utf-8")
+        for name, package, file in _MODULES
+    }
+    load = (
+        "(lambda m, source: (exec(compile(source, '<sandkernel>', 'exec'), m.__dict__), "
+        "__import__('sys').modules.__setitem__(m.__name__, m)))"
     )
+    loads = ", ".join(
+        f"load(__import__('types').ModuleType({name!r}), {source!r})" for name, source in sources.items()
+    )
+    allow = f"setattr(__import__('_sandkernel'), 'allow_pickle', {allow_pickle!r})"
+    return f"(lambda load: ({loads}, {allow}))({load})"
 
 
 def _is_state_lost(error: InterruptedExecutionError) -> bool:

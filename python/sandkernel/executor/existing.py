@@ -12,6 +12,8 @@ from sandkernel.sandboxes.existing import ExistingGateway
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sandkernel.serialization import PayloadLimits
+
 __all__ = ["GatewayExecutor"]
 
 
@@ -32,6 +34,7 @@ class GatewayExecutor(KernelExecutor):
         connect_timeout: The seconds that the gateway may take to become ready.
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown.
+        payload_limits: What a final answer may hold; see `PayloadLimits`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`, or
             `allow_plain_http` for a gateway beyond the local network without `https://`.
 
@@ -59,6 +62,7 @@ class GatewayExecutor(KernelExecutor):
         connect_timeout: float = 60.0,
         timeout: float | None = None,
         max_logs_length: int = 20_000,
+        payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -68,6 +72,7 @@ class GatewayExecutor(KernelExecutor):
             allow_pickle,
             timeout=timeout,
             max_logs_length=max_logs_length,
+            payload_limits=payload_limits,
             session_options={
                 "kernel_name": kernel_name,
                 "connect_timeout": connect_timeout,

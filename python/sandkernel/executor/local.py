@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sandkernel.executor.plans import Plan
+    from sandkernel.serialization import PayloadLimits
 
 __all__ = ["LocalExecutor"]
 
@@ -31,6 +32,7 @@ class LocalExecutor(KernelExecutor):
         allow_pickle: Whether values without a safe form travel as pickles; see `KernelExecutor`.
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown.
+        payload_limits: What a final answer may hold; see `PayloadLimits`.
         boot_timeout: The seconds that the gateway may take to become ready.
         install_timeout: The seconds that one installation may take.
         python: The interpreter of the kernel; by default the one that runs this.
@@ -54,6 +56,7 @@ class LocalExecutor(KernelExecutor):
         *,
         timeout: float | None = None,
         max_logs_length: int = 20_000,
+        payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         boot_timeout: float = 60.0,
         install_timeout: float = 600.0,
         python: str | os.PathLike[str] | None = None,
@@ -78,6 +81,7 @@ class LocalExecutor(KernelExecutor):
             allow_pickle,
             timeout=timeout,
             max_logs_length=max_logs_length,
+            payload_limits=payload_limits,
             install=False,
             session_options=session_options,
         )

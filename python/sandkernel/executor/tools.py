@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from smolagents.serialization import SerializationError
 from smolagents.tool_validation import validate_tool_attributes
 from smolagents.tools import Tool
 from smolagents.utils import instance_to_source
@@ -86,7 +85,6 @@ def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the us
         arguments = json.dumps(_arguments(tool))
     except (
         ConfigurationError,
-        SerializationError,
         ValueError,
         TypeError,
         AttributeError,

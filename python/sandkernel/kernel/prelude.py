@@ -6,6 +6,7 @@ variables that the executor sends, and the modules that smolagents imports there
 """
 
 import base64
+import functools
 import importlib
 import importlib.util
 import json
@@ -16,6 +17,9 @@ import sys
 import types
 import uuid
 import zlib
+
+from _sandkernel_decoder import Decoder
+from _sandkernel_encoder import FORM, Encoder, UnsendableError
 
 ANSWER_MIME = "application/vnd.sandkernel.answer+json"
 BASE_MODULES = (
@@ -38,7 +42,10 @@ allow_pickle = False
 # The real one: `%%capture` puts another in its place for a while.
 _publisher = get_ipython().display_pub  # noqa: F821 IPython puts it into builtins
 
-_pieces = {}
+# What is arriving from the host: one thing at a time.
+_arrival = None
+# The piece that was taken out of the request that is executed.
+_piece = None
 _tools = {}
 _answer = None
 
@@ -141,15 +148,16 @@ def _send_answer(value):
     if _answer is not None and _answer["execution"] == execution:
         # The first answer stands; whoever caught its exception is stopped once more.
         raise FinalAnswerException(_answer["ticket"])
-    form, payload = encode_answer(value)
+    form, buffers = encode_answer(value)
     name = uuid.uuid4().hex
-    ticket = "sandkernel:%s:%d" % (name, len(payload))
+    size = sum(map(len, buffers))
+    ticket = "sandkernel:%s:%d:%d" % (name, size, len(buffers[0]))
     # Kept until the next answer: a gateway with output limits drops what is large, and the host asks again.
-    _answer = {"execution": execution, "name": name, "ticket": ticket, "form": form, "payload": payload}
+    _answer = {"execution": execution, "name": name, "ticket": ticket, "form": form, "buffers": buffers}
     sys.stdout.flush()
     sys.stderr.flush()
     content = {
-        "data": {ANSWER_MIME: {"id": name, "form": form, "size": len(payload)}},
+        "data": {ANSWER_MIME: {"id": name, "form": form, "size": size}},
         "metadata": {},
         "transient": {},
     }
@@ -159,223 +167,183 @@ def _send_answer(value):
         content,
         parent=parent,
         ident=_publisher.topic,
-        buffers=[payload],
+        buffers=buffers,
     )
     raise FinalAnswerException(ticket)
 
 
 def answer_piece(name, start, size):
-    """Reply with a piece of the last answer: its form, a colon, base64."""
+    """Reply with a piece of the last answer, all its buffers in a row: its form, a colon, base64."""
     if _answer is None or _answer["name"] != name:
         raise LookupError("This answer is not here any more")
-    piece = base64.b64encode(_answer["payload"][start : start + size]).decode()
-    raise Reply("%s:%s" % (_answer["form"], piece))
+    piece = b""
+    for buffer in _answer["buffers"]:
+        if start < len(buffer) and len(piece) < size:
+            piece += buffer[start : start + size - len(piece)]
+        start = max(start - len(buffer), 0)
+    raise Reply("%s:%s" % (_answer["form"], base64.b64encode(piece).decode()))
 
 
 def encode_answer(value):
-    """Return the form ("safe" or "pickle") and the bytes of a value."""
+    """Return the form of a value ("safe", "buffers-1" or "pickle") and its buffers."""
     try:
-        return "safe", json.dumps(to_safe(value)).encode()
-    except (AnswerError, RecursionError, ValueError) as error:
+        encoder = Encoder(with_buffers=True, snapshot=True)
+        encoded = encoder.encode(value)
+        if not encoder.buffers:
+            return "safe", [json.dumps(encoded).encode()]
+        sizes = [len(buffer) for buffer in encoder.buffers]
+        return FORM, [json.dumps({"value": encoded, "sizes": sizes}).encode()] + encoder.buffers
+    except (UnsendableError, RecursionError, ValueError) as error:
         if not allow_pickle:
-            if isinstance(error, AnswerError):
-                raise
-            raise AnswerError("The final answer can't be sent: it is nested too deeply") from None
+            raise AnswerError(_refusal(error)) from None
     import pickle
 
     try:
-        return "pickle", pickle.dumps(value)
+        return "pickle", [pickle.dumps(value)]
     except Exception:
-        return "safe", json.dumps(str(value)).encode()
+        return "safe", [json.dumps(str(value)).encode()]
 
 
-def to_safe(value):
-    """Turn a value into what smolagents' "safe" format has for it."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
-            return {key: to_safe(item) for key, item in value.items()}
-        pairs = [[to_safe(key), to_safe(item)] for key, item in value.items()]
-        return {"__type__": "dict_with_complex_keys", "data": pairs}
-    if isinstance(value, list):
-        return [to_safe(item) for item in value]
-    for kind in (tuple, set, frozenset):
-        if isinstance(value, kind):
-            return {"__type__": kind.__name__, "data": [to_safe(item) for item in value]}
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"__type__": "bytes", "data": base64.b64encode(bytes(value)).decode()}
-    if isinstance(value, complex):
-        return {"__type__": "complex", "real": value.real, "imag": value.imag}
-    return _library_to_safe(value)
-
-
-def _library_to_safe(value):  # noqa: C901 one branch for each type
-    import dataclasses
-    import datetime
-    import decimal
-    import pathlib
-
-    # A library that was never imported can't have made this value: look it up, don't load it.
-    image = sys.modules.get("PIL.Image")
-    if image is not None and isinstance(value, image.Image):
-        import io
-
-        buffer = io.BytesIO()
-        value.save(buffer, format="PNG")
-        return {"__type__": "PIL.Image", "data": base64.b64encode(buffer.getvalue()).decode()}
-    # A datetime is a date as well: it comes first.
-    for kind in (datetime.datetime, datetime.date, datetime.time):
-        if isinstance(value, kind):
-            return {"__type__": kind.__name__, "data": value.isoformat()}
-    if isinstance(value, datetime.timedelta):
-        return {"__type__": "timedelta", "total_seconds": value.total_seconds()}
-    if isinstance(value, decimal.Decimal):
-        return {"__type__": "Decimal", "data": str(value)}
-    if isinstance(value, pathlib.PurePath):
-        return {"__type__": "Path", "data": str(value)}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        if isinstance(value, numpy.ndarray) and value.dtype.kind in "biufcSU":
-            items = value.tolist()
-            if value.dtype.kind in "cS":
-                items = to_safe(items)
-            return {"__type__": "ndarray", "data": items, "dtype": str(value.dtype)}
-        if isinstance(value, (numpy.integer, numpy.floating, numpy.bool_, numpy.str_)):
-            return value.item()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            "__type__": "dataclass",
-            "class_name": type(value).__name__,
-            "module": type(value).__module__,
-            "data": {field.name: to_safe(getattr(value, field.name)) for field in dataclasses.fields(value)},
-        }
-    raise AnswerError(
-        "The final answer can't be sent: it holds an object of type %s. Give text, numbers, lists, dicts, "
-        "dates, numpy arrays, PIL images or dataclasses instead." % type(value).__name__
+def _refusal(error):
+    if not isinstance(error, UnsendableError):
+        return "The final answer can't be sent: it is nested too deeply, or holds itself"
+    what = "it" if error.reason.startswith("it ") else "it holds"
+    reason = error.reason[3:] if what == "it" else error.reason
+    where = " at answer%s" % error.path if error.path else ""
+    return (
+        "The final answer can't be sent: %s %s%s. Give text, numbers, lists, dicts, dates, numpy arrays, PIL "
+        "images or dataclasses instead." % (what, reason, where)
     )
 
 
-def from_safe(value):
-    """Turn smolagents' "safe" format back into a value."""
-    if isinstance(value, list):
-        return [from_safe(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    decode = _DECODERS.get(value.get("__type__"))
-    if decode is not None:
-        return decode(value)
-    return {key: from_safe(item) for key, item in value.items()}
+class Arrival:
+    """What comes from the host in pieces: a document, and the buffers beside it."""
+
+    def __init__(self, name, sizes):
+        self.name = name
+        self.buffers = [bytearray(size) for size in sizes]
+        self._number = 0  # of the piece that is to come
+        self._buffer = 0
+        self._start = 0
+
+    def take(self, number, piece):
+        """Take the piece of a number; one that is there already is not taken again."""
+        if number < self._number:
+            return
+        if number > self._number:
+            raise LookupError("A piece of what the host sent is missing")
+        view = memoryview(piece)
+        while view:
+            buffer = self.buffers[self._buffer]
+            size = min(len(buffer) - self._start, len(view))
+            buffer[self._start : self._start + size] = view[:size]
+            view = view[size:]
+            self._start += size
+            if self._start == len(buffer):
+                self._buffer += 1
+                self._start = 0
+        self._number += 1
 
 
-def _image(value):
-    import io
+def receive(name, number, last, compressed, piece):
+    """Take a piece of what the host sends; return the document and its buffers once the last is there.
 
-    from PIL import Image
-
-    return Image.open(io.BytesIO(base64.b64decode(value["data"])))
-
-
-def _array(value):
-    import numpy
-
-    return numpy.array(from_safe(value["data"]), dtype=value["dtype"])
-
-
-def _from_iso(kind):
-    def decode(value):
-        import datetime
-
-        return getattr(datetime, kind).fromisoformat(value["data"])
-
-    return decode
-
-
-def _timedelta(value):
-    import datetime
-
-    return datetime.timedelta(seconds=value["total_seconds"])
-
-
-def _decimal(value):
-    import decimal
-
-    return decimal.Decimal(value["data"])
-
-
-def _path(value):
-    import pathlib
-
-    return pathlib.Path(value["data"])
-
-
-def _dataclass(value):
-    fields = {key: from_safe(item) for key, item in value["data"].items()}
-    fields["__dataclass__"] = value["class_name"]
-    fields["__module__"] = value["module"]
-    return fields
-
-
-_DECODERS = {
-    "bytes": lambda value: base64.b64decode(value["data"]),
-    "complex": lambda value: complex(value["real"], value["imag"]),
-    "tuple": lambda value: tuple(from_safe(value["data"])),
-    "set": lambda value: set(from_safe(value["data"])),
-    "frozenset": lambda value: frozenset(from_safe(value["data"])),
-    "dict_with_complex_keys": lambda value: {from_safe(key): from_safe(item) for key, item in value["data"]},
-    "PIL.Image": _image,
-    "ndarray": _array,
-    "datetime": _from_iso("datetime"),
-    "date": _from_iso("date"),
-    "time": _from_iso("time"),
-    "timedelta": _timedelta,
-    "Decimal": _decimal,
-    "Path": _path,
-    "dataclass": _dataclass,
-}
-
-
-def receive(name, piece, last):
-    """Take a piece of a document (zlib, base64); return the whole as bytes once the last is there."""
+    The first piece is the JSON of the sizes of what follows.
+    """
+    global _arrival
     # IPython keeps the source of each cell for tracebacks: not that of a large document.
     linecache.cache.pop(sys._getframe(2).f_code.co_filename, None)
-    pieces = _pieces.setdefault(name, [])
-    pieces.append(base64.b64decode(piece))
+    if piece is None:
+        piece = _take_piece()
+    data = base64.b64decode(piece)
+    if compressed:
+        data = zlib.decompress(data)
+    if number == 0:
+        # What was left off before is let go.
+        head, _, data = data.partition(b"\n")
+        _arrival = Arrival(name, json.loads(head.decode()))
+    elif _arrival is None or _arrival.name != name:
+        raise LookupError("The beginning of what the host sent is not here any more")
+    _arrival.take(number, data)
     if not last:
         return None
-    del _pieces[name]
-    return zlib.decompress(b"".join(pieces))
+    buffers, _arrival = _arrival.buffers, None
+    return json.loads(buffers[0].decode()), buffers[1:]
 
 
-def receive_variables(name, piece, last):
-    """Take a piece of the variables, and bind them once all are there."""
-    document = receive(name, piece, last)
-    if document is None:
+def discard(name):
+    """Let go of what has arrived so far."""
+    global _arrival
+    if _arrival is not None and _arrival.name == name:
+        _arrival = None
+
+
+def _take_piece():
+    global _piece
+    piece, _piece = _piece, None
+    return piece
+
+
+def _lighten_requests(kernel):
+    """Take the host's pieces out of its requests before IPython reads their code.
+
+    IPython looks several times through each character of a request: 0.3 s for each MiB. A kernel that is not
+    ipykernel's executes the whole of it, which is the same, and slower.
+    """
+    execute = getattr(kernel, "do_execute", None)
+    if execute is None:
         return
-    for variable, (form, payload) in json.loads(document.decode()).items():
+    execute = getattr(execute, "_sandkernel_original", execute)
+
+    @functools.wraps(execute)
+    def do_execute(code, *arguments, **options):
+        global _piece
+        if code.startswith(REQUEST):
+            start = code.find("'", len(REQUEST)) + 1
+            _piece = code[start:-2]
+            code = code[: start - 1] + "None)"
+        return execute(code, *arguments, **options)
+
+    do_execute._sandkernel_original = execute
+    kernel.do_execute = do_execute
+
+
+# How the requests begin that have a piece: as the host writes them.
+REQUEST = "__import__('_sandkernel').receive_"
+_lighten_requests(getattr(get_ipython(), "kernel", None))  # noqa: F821 IPython puts it into builtins
+
+
+def receive_variables(*piece):
+    """Take a piece of the variables, and bind them once all are there: all of them, or none."""
+    received = receive(*piece)
+    if received is None:
+        return
+    document, buffers = received
+    decoder = Decoder(buffers)
+    variables = {}
+    for variable, (form, payload) in document.items():
         try:
-            _user_namespace()[variable] = _decode_variable(form, payload)
+            value = decoder.decode(payload)
+            if form == "pickle":
+                import pickle
+
+                value = pickle.loads(value)  # noqa: S301 comes from the host, which trusts the kernel less
         except ImportError as error:
             message = "the variable %r needs a package that is not installed in the kernel: %s"
             raise ImportError(message % (variable, error)) from None
+        variables[variable] = value
+    _user_namespace().update(variables)
 
 
-def _decode_variable(form, payload):
-    if form == "safe":
-        return from_safe(payload)
-    import pickle
-
-    return pickle.loads(base64.b64decode(payload))  # noqa: S301 comes from the host, which trusts the kernel less
-
-
-def receive_tools(name, piece, last):
+def receive_tools(*piece):
     """Take a piece of the tools' definitions, and define them once all are there."""
-    document = receive(name, piece, last)
-    if document is None:
+    received = receive(*piece)
+    if received is None:
         return
+    document, _ = received
     for module in BASE_MODULES:
         _user_namespace().setdefault(module, importlib.import_module(module))
-    for tool in json.loads(document.decode()):
+    for tool in document:
         if "code" in tool:
             try:
                 _tools[tool["name"]] = _define(**tool)
@@ -398,7 +366,7 @@ def _define(name, code, class_name, arguments, is_final_answer):
     path = "tool %s" % name
     linecache.cache[path] = (len(code), None, code.splitlines(True), path)
     exec(compile(code, path, "exec"), module.__dict__)  # noqa: S102 this is what the kernel is for
-    tool = module.__dict__[class_name](**from_safe(arguments))
+    tool = module.__dict__[class_name](**Decoder().decode(arguments))
     return FinalAnswer(tool) if is_final_answer else tool
 
 

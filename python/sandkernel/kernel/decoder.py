@@ -1,0 +1,119 @@
+"""What the host sent, on its way to values of the kernel.
+
+Runs inside the kernel, as the module `_sandkernel_decoder`, on Python 3.8. It trusts the host: nothing is
+checked here that the host's own encoder sees to. `sandkernel/serialization/encoder.py` says what is sent.
+"""
+
+import base64
+
+
+class Decoder:
+    """Turns smolagents' "safe" format, and what stands beside it, back into values.
+
+    Args:
+        buffers: What is beside the JSON: bytearrays, which become the memory of the values.
+    """
+
+    def __init__(self, buffers=()):
+        self._buffers = buffers
+
+    def decode(self, value):
+        if isinstance(value, list):
+            return [self.decode(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        name = value.get("__type__")
+        decode = _KINDS.get(name) if isinstance(name, str) else None
+        if decode is not None:
+            return decode(self, value)
+        return {key: self.decode(item) for key, item in value.items()}
+
+    def _dict(self, value):
+        return {self.decode(key): self.decode(item) for key, item in value["data"]}
+
+    def _dataclass(self, value):
+        fields = {"__dataclass__": value["class_name"], "__module__": value["module"]}
+        fields.update((key, self.decode(item)) for key, item in value["data"].items())
+        return fields
+
+    def _array(self, value):
+        import numpy
+
+        items = self.decode(value["data"])
+        shape = value.get("shape")
+        if value["dtype"] == "object" and shape is not None:
+            array = numpy.empty(len(items), dtype=object)
+            for index, item in enumerate(items):
+                array[index] = item
+        else:
+            array = numpy.array(items, dtype=value["dtype"])
+        return array if shape is None else array.reshape(shape)
+
+    def _buffer(self, value):
+        data = self._buffers[value["index"]]
+        kind = value["kind"]
+        if kind == "bytes":
+            return bytes(data)
+        if kind == "str":
+            return data.decode("utf-8", "surrogatepass")
+        if kind == "ndarray":
+            import numpy
+
+            return numpy.frombuffer(data, dtype=value["dtype"]).reshape(value["shape"])
+        if kind == "image":
+            from PIL import Image
+
+            return Image.frombytes(value["mode"], tuple(value["size"]), bytes(data))
+        return _open_image(data)
+
+
+def _open_image(data):
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data))
+
+
+def _iso(_, value):
+    import datetime
+
+    return getattr(datetime, value["__type__"]).fromisoformat(value["data"])
+
+
+def _timedelta(_, value):
+    import datetime
+
+    return datetime.timedelta(seconds=value["total_seconds"])
+
+
+def _decimal(_, value):
+    import decimal
+
+    return decimal.Decimal(value["data"])
+
+
+def _path(_, value):
+    import pathlib
+
+    return pathlib.Path(value["data"])
+
+
+_KINDS = {
+    "bytes": lambda _, value: base64.b64decode(value["data"]),
+    "complex": lambda _, value: complex(value["real"], value["imag"]),
+    "tuple": lambda self, value: tuple(self.decode(value["data"])),
+    "set": lambda self, value: set(self.decode(value["data"])),
+    "frozenset": lambda self, value: frozenset(self.decode(value["data"])),
+    "dict_with_complex_keys": Decoder._dict,
+    "PIL.Image": lambda _, value: _open_image(base64.b64decode(value["data"])),
+    "ndarray": Decoder._array,
+    "datetime": _iso,
+    "date": _iso,
+    "time": _iso,
+    "timedelta": _timedelta,
+    "Decimal": _decimal,
+    "Path": _path,
+    "dataclass": Decoder._dataclass,
+    "buffer": Decoder._buffer,
+}

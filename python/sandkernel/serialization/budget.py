@@ -1,0 +1,58 @@
+"""What a payload has used up of its limits, and how it is said that one is reached."""
+
+from __future__ import annotations
+
+from reprlib import Repr
+from typing import TYPE_CHECKING, TypeAlias
+
+from sandkernel.exceptions import PayloadError
+
+if TYPE_CHECKING:
+    from sandkernel.serialization.limits import PayloadLimits
+
+__all__ = ["Budget", "Path", "refusal"]
+
+# Where a value sits: the path of what holds it, and its place there. Written out only for an error.
+Path: TypeAlias = "tuple[Path, object] | str"
+
+_STEPS = 20
+_brief = Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 60
+
+
+def refusal(path: Path, reason: str) -> PayloadError:
+    """Return the error that refuses the value at a path."""
+    steps: list[str] = []
+    while isinstance(path, tuple):
+        path, step = path
+        steps.append(f"[{_brief.repr(step)}]")
+    steps.reverse()
+    if len(steps) > _STEPS:
+        steps = [*steps[: _STEPS // 2], "...", *steps[-_STEPS // 2 :]]
+    return PayloadError(f"The final answer can't be decoded: {path}{''.join(steps)} {reason}")
+
+
+class Budget:
+    """Counts the arrays and images of one payload against its limits."""
+
+    def __init__(self, limits: PayloadLimits) -> None:
+        self.limits = limits
+        self._used = dict.fromkeys(("image_pixels", "image_bytes", "array_items", "array_bytes"), 0)
+
+    def spend(self, path: Path, limit: str, amount: int, what: str) -> None:
+        """Count an amount, before anything of that size is made.
+
+        Args:
+            path: The value's.
+            limit: The limit's name.
+            amount: How much of it the value takes.
+            what: The value, and the amount's unit, for the error.
+
+        Raises:
+            PayloadError: The limit is passed.
+        """
+        allowed = getattr(self.limits, limit)
+        if self._used[limit] + amount > allowed:
+            total = f", {self._used[limit] + amount} with those before it" if self._used[limit] else ""
+            raise refusal(path, f"is {what} ({amount}{total}): payload_limits.{limit} allows {allowed}")
+        self._used[limit] += amount

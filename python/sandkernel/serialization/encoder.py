@@ -1,0 +1,261 @@
+"""Values on their way to the other side, in smolagents' "safe" format.
+
+Runs on the host, and as a text of its own inside the kernel, as the module `_sandkernel_encoder`: it knows
+nothing of sandkernel, needs the standard library alone, and runs on Python 3.8.
+
+What smolagents' own decoder understands is written as smolagents writes it, with one difference: a dict that
+holds the key `"__type__"` is written in the form for dicts with other keys than text, which that decoder
+turns into the same dict; as it stands, it would be taken for a value of another type.
+
+What is large can travel beside the JSON, as bytes: then `{"__type__": "buffer", "index": 3, "kind": "bytes"}`
+stands in its place. The kinds: `bytes`; `str` (UTF-8, lone surrogates let through); `ndarray` with `dtype`
+and `shape` (in C order); `image` with `mode` and `size` (the bare pixels); `PIL.Image` (a PNG file).
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Any
+
+# The form of a payload with buffers: its number rises when an older decoder would not understand it.
+FORM = "buffers-1"
+# What is smaller travels within the JSON: a buffer costs a few hundred bytes, and a part of a message each.
+BUFFER_BYTES = 16 << 10
+# The digits that Python itself turns into a number, and back.
+INT_DIGITS = 4300
+_INT_BITS = 14_000  # of certainly fewer digits
+_INT_MAX = 1 << 64  # of which the same is quick to tell
+_PATH_LENGTH = 300
+_PLAIN = frozenset([float, bool, type(None)])
+# The modes whose bare pixels are smaller, and much quicker to write, than a PNG file.
+_RAW_MODES = frozenset(["L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "YCbCr"])
+
+
+class UnsendableError(TypeError):
+    """A value that has no safe form.
+
+    Attributes:
+        path: Where it sits in the whole, such as `['a'][3]`.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def below(self, step: str) -> UnsendableError:
+        """Return the error of the value that holds this one."""
+        return UnsendableError(self.reason, step + self.path if len(self.path) < _PATH_LENGTH else self.path)
+
+
+class Encoder:
+    """Turns values into JSON, and large ones into bytes beside it.
+
+    Args:
+        with_buffers: Whether there may be bytes beside the JSON. Without, smolagents' decoder reads it.
+        snapshot: Whether the buffers are copies, which nobody changes until they are sent. Otherwise they are
+            texts, and views of the values' own memory.
+
+    Attributes:
+        buffers: The bytes beside the JSON: bytes, flat memoryviews of bytes, and, without `snapshot`, texts
+            that stand for their UTF-8.
+    """
+
+    def __init__(self, with_buffers: bool = False, snapshot: bool = False) -> None:  # noqa: FBT001, FBT002
+        self._with_buffers = with_buffers
+        self._snapshot = snapshot
+        self.buffers: list[Any] = []
+
+    def encode(self, value: Any) -> Any:  # noqa: ANN401 any value may be sent
+        """Return the value in a form that `json.dumps` takes.
+
+        Raises:
+            UnsendableError: It has none.
+        """
+        mark = len(self.buffers)
+        try:
+            return self._encode(value)
+        except RecursionError:
+            del self.buffers[mark:]
+            raise UnsendableError("it is nested too deeply, or holds itself") from None
+        except UnsendableError:
+            del self.buffers[mark:]
+            raise
+
+    def buffer(self, data: Any, kind: str, **further: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Put bytes, or a text, beside the JSON, and return what stands in its place there."""
+        if isinstance(data, str):
+            if self._snapshot:
+                data = data.encode("utf-8", "surrogatepass")
+        else:
+            view = memoryview(data)
+            data = view.tobytes() if self._snapshot else view.cast("B")
+        self.buffers.append(data)
+        return {"__type__": "buffer", "index": len(self.buffers) - 1, "kind": kind, **further}
+
+    def _encode(self, value: Any) -> Any:  # noqa: ANN401, C901, PLR0912 one branch for each type
+        if value is None or isinstance(value, (bool, float)):
+            return value
+        if isinstance(value, str):
+            if self._with_buffers and len(value) >= BUFFER_BYTES:
+                return self.buffer(value, "str")
+            return value
+        if isinstance(value, int):
+            if value.bit_length() > _INT_BITS and abs(value) >= 10**INT_DIGITS:
+                raise UnsendableError("an int of more than %d digits" % INT_DIGITS)
+            return value
+        if isinstance(value, dict):
+            return self._encode_dict(value)
+        if isinstance(value, list):
+            return self._encode_items(value)
+        for kind in (tuple, set, frozenset):
+            if isinstance(value, kind):
+                return {"__type__": kind.__name__, "data": self._encode_items(list(value))}
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            if isinstance(value, memoryview) and not value.c_contiguous:
+                value = value.tobytes()
+            if self._with_buffers and memoryview(value).nbytes >= BUFFER_BYTES:
+                return self.buffer(value, "bytes")
+            return {"__type__": "bytes", "data": base64.b64encode(value).decode()}
+        if isinstance(value, complex):
+            return {"__type__": "complex", "real": value.real, "imag": value.imag}
+        for encode in (_encode_standard, self._encode_image, self._encode_numpy, self._encode_fields):
+            encoded = encode(value)
+            if encoded is not None:
+                return encoded
+        import enum
+
+        if isinstance(value, enum.Enum):
+            return self._encode(value.value)
+        raise UnsendableError("an object of type %s" % type(value).__name__)
+
+    def _encode_items(self, values: list[Any]) -> list[Any]:
+        kinds = set(map(type, values))
+        if kinds <= _PLAIN or (kinds == {int} and min(values) > -_INT_MAX and max(values) < _INT_MAX):
+            return values
+        encoded = []
+        index = 0
+        try:
+            for index, value in enumerate(values):  # noqa: B007 the error names it
+                encoded.append(self._encode(value))
+        except UnsendableError as error:
+            raise error.below("[%d]" % index) from None
+        return encoded
+
+    def _encode_dict(self, value: dict[Any, Any]) -> dict[str, Any]:
+        key = None
+        try:
+            if "__type__" not in value and all(isinstance(key, str) for key in value):
+                encoded = {}
+                for key, item in value.items():
+                    encoded[key] = self._encode(item)
+                return encoded
+            pairs = []
+            for key, item in value.items():
+                pairs.append([self._encode(key), self._encode(item)])
+        except UnsendableError as error:
+            raise error.below("[%s]" % repr(key)[:60]) from None
+        return {"__type__": "dict_with_complex_keys", "data": pairs}
+
+    def _encode_image(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+        # A library that was never imported can't have made this value: look it up, don't load it.
+        module = sys.modules.get("PIL.Image")
+        if module is None or not isinstance(value, module.Image):
+            return None
+        import io
+
+        try:
+            pixels = value.size[0] * value.size[1]
+            if self._with_buffers and pixels >= BUFFER_BYTES and value.mode in _RAW_MODES:
+                return self.buffer(value.tobytes(), "image", mode=value.mode, size=list(value.size))
+            file = io.BytesIO()
+            value.save(file, format="PNG")
+        except Exception as error:  # noqa: BLE001 whatever is wrong with the image
+            reason = "an image that can't be written as PNG (%s: %s)" % (type(error).__name__, error)
+            raise UnsendableError(reason) from None
+        data = file.getvalue()
+        if self._with_buffers and len(data) >= BUFFER_BYTES:
+            return self.buffer(data, "PIL.Image")
+        return {"__type__": "PIL.Image", "data": base64.b64encode(data).decode()}
+
+    def _encode_numpy(self, value: Any) -> Any:  # noqa: ANN401
+        numpy = sys.modules.get("numpy")
+        # While numpy is being imported, it is there and has nothing.
+        if numpy is None or not hasattr(numpy, "generic"):
+            return None
+        if isinstance(value, numpy.generic):
+            if value.dtype.kind == "M":
+                value = value.astype("datetime64[us]")
+            elif value.dtype.kind == "m":
+                value = value.astype("timedelta64[us]")
+            item = value.item()
+            return None if item is None or isinstance(item, numpy.generic) else self._encode(item)
+        if isinstance(value, numpy.ndarray) and (value.dtype.kind in "biufcSUmM" or value.dtype == object):
+            return self._encode_array(value, numpy)
+        return None
+
+    def _encode_array(self, value: Any, numpy: Any) -> dict[str, Any] | None:  # noqa: ANN401
+        kind = value.dtype.kind
+        if kind in "fc" and value.dtype.itemsize > (8 if kind == "f" else 16):
+            return None  # its bytes mean something else on another machine
+        masked = isinstance(value, numpy.ma.MaskedArray)
+        if self._with_buffers and kind != "O" and not masked and value.nbytes >= BUFFER_BYTES:
+            flat = numpy.ascontiguousarray(value).reshape(-1).view("u1")
+            return self.buffer(flat, "ndarray", dtype=value.dtype.str, shape=list(value.shape))
+        array = numpy.asarray(value).view("i8") if kind in "mM" else value
+        items = array.tolist()
+        if kind in "cSO":
+            items = self._encode(array.reshape(-1).tolist() if kind == "O" else items)
+        encoded = {"__type__": "ndarray", "data": items, "dtype": str(value.dtype)}
+        if kind == "O" or not value.size:
+            # smolagents' decoder does without: lists can't tell it here.
+            encoded["shape"] = list(value.shape)
+        return encoded
+
+    def _encode_fields(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+        """Return what a dataclass, or a model of pydantic's, holds."""
+        import dataclasses
+
+        if isinstance(value, type):
+            return None
+        pydantic = sys.modules.get("pydantic")
+        model = getattr(pydantic, "BaseModel", None)
+        if dataclasses.is_dataclass(value):
+            names = [field.name for field in dataclasses.fields(value)]
+        elif model is not None and isinstance(value, model):
+            names = list(getattr(type(value), "model_fields", ()))
+        else:
+            return None
+        data = {}
+        for name in names:
+            try:
+                data[name] = self._encode(getattr(value, name))
+            except UnsendableError as error:
+                raise error.below("." + name) from None
+        kind = type(value)
+        return {"__type__": "dataclass", "class_name": kind.__name__, "module": kind.__module__, "data": data}
+
+
+def _encode_standard(value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    import datetime
+    import decimal
+    import pathlib
+
+    # A datetime is a date as well: it comes first.
+    for kind in (datetime.datetime, datetime.date, datetime.time):
+        if isinstance(value, kind):
+            if value != value:  # noqa: PLR0124 so is pandas' NaT, which is a datetime without a date
+                raise UnsendableError("NaT")
+            return {"__type__": kind.__name__, "data": value.isoformat()}
+    if isinstance(value, datetime.timedelta):
+        return {"__type__": "timedelta", "total_seconds": value.total_seconds()}
+    if isinstance(value, decimal.Decimal):
+        return {"__type__": "Decimal", "data": str(value)}
+    if isinstance(value, pathlib.PurePath):
+        return {"__type__": "Path", "data": str(value)}
+    return None
