@@ -462,8 +462,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         ):
             if ticket.size > allowed:
                 raise PayloadError(
-                    f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows {allowed}. "
-                    "Give a summary, or a part of it"
+                    f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows "
+                    f"{allowed}. Give a summary, or a part of it"
                 )
         form, payload = "safe", bytearray()
         while len(payload) < ticket.size:

@@ -28,10 +28,12 @@ def _dtype(given: object, path: Path) -> Any:  # noqa: ANN401 numpy is optional
     import numpy as np  # noqa: PLC0415 optional
 
     if not isinstance(given, str) or not _DTYPE.fullmatch(given):
-        raise refusal(
-            path, f"is an array of the dtype {given!r:.60}: only numbers, texts and times are taken"
-        )
-    return np.dtype(given)
+        reason = f"is an array of the dtype {given!r:.60}: only numbers, texts and times are taken"
+        raise refusal(path, reason)
+    try:
+        return np.dtype(given)
+    except (TypeError, ValueError) as error:
+        raise refusal(path, f"is an array of the dtype {given!r:.60}: {error!s:.200}") from None
 
 
 def _shape(given: object, path: Path) -> tuple[int, ...]:
