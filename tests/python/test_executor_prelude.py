@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import importlib.resources
 
+import pytest
 
-def test_it_is_python_3_8() -> None:
-    source = importlib.resources.files("sandkernel.kernel").joinpath("prelude.py").read_text(encoding="utf-8")
+from sandkernel.executor import base
+
+
+@pytest.mark.parametrize(("package", "file"), [module[1:] for module in base._MODULES])
+def test_it_is_python_3_8(package: str, file: str) -> None:
+    source = importlib.resources.files(package).joinpath(file).read_text(encoding="utf-8")
     tree = ast.parse(source, feature_version=(3, 8))
     imports = {
         name.name.partition(".")[0]

@@ -141,7 +141,7 @@ def test_arrays_of_objects() -> None:
     [
         (np.float32(0.5), 0.5),
         (np.int8(3), 3),
-        (np.bool_(True), True),
+        (np.True_, True),
         (np.str_("a"), "a"),
         (np.complex64(1j), 1j),
         (np.datetime64("2024-01-02T03:04:05"), dt.datetime(2024, 1, 2, 3, 4, 5)),  # noqa: DTZ001

@@ -1,0 +1,224 @@
+"""Values to a real kernel and back, large ones too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from smolagents import FinalAnswerTool
+from smolagents.utils import AgentExecutionError
+
+from executor_support import running_gateway
+from sandkernel import GatewayExecutor, LocalExecutor, PayloadLimits
+from sandkernel.exceptions import PayloadError
+from test_serialization import VALUES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandkernel import KernelExecutor
+
+
+@pytest.fixture(scope="module", params=["local", "stock gateway"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[KernelExecutor]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "local":
+            executor: KernelExecutor = stack.enter_context(LocalExecutor(timeout=60))
+        else:
+            gateway = stack.enter_context(running_gateway())
+            executor = stack.enter_context(GatewayExecutor(url=gateway.url, token=gateway.token, timeout=60))
+        executor.send_tools({"final_answer": FinalAnswerTool()})
+        yield executor
+
+
+def there_and_back(executor: KernelExecutor, value: Any) -> Any:
+    executor.send_variables({"travelled": value})
+    result = executor("final_answer(travelled)")
+    assert result.is_final_answer
+    return result.output
+
+
+def wire_bytes(executor: KernelExecutor) -> int:
+    return sum(len(buffer) for result in executor.last_execution.results for buffer in result.buffers)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:40])
+def test_values_are_as_they_were(kernel: KernelExecutor, value: Any) -> None:
+    if isinstance(value, str):
+        # What is printed has no lone surrogates.
+        assert there_and_back(kernel, [value]) == [value]
+    else:
+        assert there_and_back(kernel, value) == value
+
+
+@pytest.mark.parametrize("dtype", ["float64", ">i2", "<U5", "M8[us]", "complex64", "bool"])
+@pytest.mark.parametrize("count", [5, 50_000])
+def test_arrays(kernel: KernelExecutor, dtype: str, count: int) -> None:
+    array = np.arange(count).astype(dtype).reshape(-1, 5)
+    received = there_and_back(kernel, {"a": [array, array.T]})
+    for got, expected in zip(received["a"], (array, array.T), strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == expected.dtype
+    assert all(array.flags.writeable for array in received["a"])
+    assert kernel("[array.flags.writeable for array in travelled['a']]").output == "[True, True]"
+
+
+def test_arrays_travel_as_their_bytes(kernel: KernelExecutor) -> None:
+    array = np.random.default_rng(0).random((100, 300))
+    np.testing.assert_array_equal(there_and_back(kernel, array), array)
+    assert array.nbytes < wire_bytes(kernel) < 1.01 * array.nbytes
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_images(kernel: KernelExecutor, mode: str) -> None:
+    image = PIL.Image.linear_gradient("L").resize((300, 200)).convert("RGB").convert(mode)
+    received = there_and_back(kernel, [image])[0]
+    assert (received.mode, received.size) == (image.mode, image.size)
+    assert received.tobytes() == image.tobytes()
+
+
+def test_a_large_answer(kernel: KernelExecutor) -> None:
+    """Also where the gateway drops it, and it is asked for in pieces."""
+    received = kernel(
+        "import numpy\ngrid = numpy.arange(500_000.0)\n"
+        "final_answer({'text': 'é' * 600_000, 'grid': grid, 'raw': b'x' * 99_999})"
+    ).output
+    assert received["text"] == "é" * 600_000
+    np.testing.assert_array_equal(received["grid"], np.arange(500_000.0))
+    assert received["raw"] == b"x" * 99_999
+
+
+def test_what_does_not_shrink_arrives_whole(kernel: KernelExecutor) -> None:
+    noise = np.random.default_rng(1).bytes(11_000_000)
+    steps: list[tuple[int, int]] = []
+    kernel.send_variables(
+        {"noise": noise, "words": "aé\ud800" * 700_000, "small": 1},
+        on_progress=lambda *step: steps.append(step),
+    )
+    assert kernel("import hashlib; hashlib.sha256(noise).hexdigest()").output == repr(
+        hashlib.sha256(noise).hexdigest()
+    )
+    assert kernel("words == 'aé\\ud800' * 700_000, small").output == "(True, 1)"
+    total = steps[-1][1]
+    assert total > 15_000_000
+    assert [sent for sent, _ in steps] == sorted(sent for sent, _ in steps)
+    assert steps[-1] == (total, total)
+    assert {of for _, of in steps} == {total}
+    assert len(steps) == 4
+
+
+def test_a_progress_that_raises_leaves_nothing_behind(kernel: KernelExecutor) -> None:
+    kernel.send_variables({"one": "before"})
+
+    def stop(_sent: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kernel.send_variables({"one": "after", "two": bytes(range(256)) * 40_000}, on_progress=stop)
+    assert kernel("one, 'two' in globals()").output == "('before', False)"
+    assert kernel("import _sandkernel; _sandkernel._arrival").output is None
+    kernel.send_variables({"two": "then"})
+    assert kernel("one, two").output == "('before', 'then')"
+
+
+async def test_a_cancelled_task_leaves_nothing_behind(kernel: KernelExecutor) -> None:
+    kernel.send_variables({"one": "before"})
+    begun = asyncio.Event()
+    sending = asyncio.create_task(
+        kernel.asend_variables(
+            {"one": "after", "three": np.random.default_rng(2).bytes(30_000_000)},
+            on_progress=lambda _sent, _total: begun.set(),
+        )
+    )
+    await begun.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert (await kernel.arun("one, 'three' in globals()")).output == "('before', False)"
+    assert kernel("import _sandkernel; _sandkernel._arrival").output is None
+
+
+def test_a_variable_that_cannot_be_bound_binds_none(kernel: KernelExecutor) -> None:
+    kernel.send_variables({"one": "before"})
+    kernel("import sys; hidden = sys.modules.pop('numpy', None); sys.modules['numpy'] = None")
+    try:
+        with pytest.raises(PayloadError, match="'four' needs a package that is not installed"):
+            kernel.send_variables({"one": "after", "four": np.arange(3)})
+    finally:
+        kernel("sys.modules.pop('numpy'); sys.modules.update({'numpy': hidden} if hidden else {})")
+    assert kernel("one, 'four' in globals()").output == "('before', False)"
+
+
+def test_the_code_of_a_piece_is_plain_python(kernel: KernelExecutor) -> None:
+    """A kernel that does not take pieces out of its requests executes them."""
+    kernel("shell = get_ipython()\nlight = shell.kernel.do_execute")
+    kernel("shell.kernel.do_execute = light._sandkernel_original")
+    try:
+        kernel.send_variables({"heavy": "x" * 100_000})
+        assert kernel("len(heavy)").output == "100000"
+    finally:
+        kernel("shell.kernel.do_execute = light")
+
+
+def test_the_agents_error_says_where(kernel: KernelExecutor) -> None:
+    with pytest.raises(AgentExecutionError, match=r"holds an object of type object at answer\['a'\]\[1\]"):
+        kernel("final_answer({'a': [1, object()]})")
+    with pytest.raises(AgentExecutionError, match="an int of more than 4300 digits"):
+        kernel("final_answer(10**5000)")
+
+
+def test_limits_are_the_executors() -> None:
+    with LocalExecutor(payload_limits=PayloadLimits(array_bytes=1000, payload_bytes=100_000)) as executor:
+        executor.send_tools({"final_answer": FinalAnswerTool()})
+        with pytest.raises(
+            PayloadError, match=r"answer\['a'\] is an array.*payload_limits.array_bytes allows 1000"
+        ):
+            executor("import numpy; final_answer({'a': numpy.zeros(1000)})")
+        with pytest.raises(PayloadError, match=r"payload_limits\.payload_bytes allows 100000"):
+            executor("final_answer('x' * 200_000)")
+        assert executor("final_answer(numpy.zeros(3))").output.tolist() == [0, 0, 0]
+
+
+def test_a_displayed_bomb_is_left_alone() -> None:
+    with LocalExecutor(payload_limits={"image_pixels": 100}) as executor:
+        code = "from PIL import Image\nImage.new('1', ({0}, {0}))"
+        assert executor(code.format(10)).output.size == (10, 10)
+        assert "PIL.Image" in executor(code.format(11)).output
+
+
+@pytest.mark.parametrize("kind", ["bytes", "text", "array"])
+def test_sending_takes_little_memory(kind: str) -> None:
+    code = """
+        import sys
+        import numpy as np
+        from sandkernel import LocalExecutor
+        def peak():
+            (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+            return int(line.split()[1]) // 1024
+        noise = np.random.default_rng(0).bytes(24 << 20)
+        value = {"bytes": lambda: noise, "array": lambda: np.frombuffer(noise, "f8"),
+                 "text": lambda: noise.hex()}[sys.argv[1]]()
+        with LocalExecutor() as executor:
+            executor.send_variables({"value": np.zeros(2 << 20)})
+            # Counted from here, beside what one small variable took.
+            open("/proc/self/clear_refs", "w").write("5")
+            before = peak()
+            executor.send_variables({"value": value})
+            print(peak() - before, executor("len(value)").output)
+    """
+    import textwrap  # noqa: PLC0415
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), kind], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    megabytes, length = map(int, done.stdout.split())
+    assert length == {"bytes": 24 << 20, "text": 48 << 20, "array": 3 << 20}[kind]
+    assert megabytes < 24
