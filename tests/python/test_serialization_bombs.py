@@ -6,13 +6,19 @@ import base64
 import io
 import json
 import struct
+import subprocess
 import sys
+import textwrap
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np  # noqa: F401 imported before memory is counted, as the next two
 import PIL.Image
+import PIL.JpegImagePlugin
+import PIL.PngImagePlugin
 import pytest
 
 from sandkernel import PayloadLimits
@@ -377,3 +383,29 @@ def test_hostile_keys_in_a_path() -> None:
     for _ in range(150):
         deep = {"k" * 1000: deep}
     refused(r"\.\.\.", json_of(deep))
+
+
+def test_bombs_of_what_python_does_not_count() -> None:
+    """PIL's memory is its own: here no process may have more than a little above what the imports take."""
+    code = """
+        import resource, sys
+        sys.path.insert(0, sys.argv[1])
+            import test_serialization_bombs as bombs
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20),) * 2)
+        for width, height in ((30_000, 30_000), (8_000, 8_000)):
+            bombs.test_images_of_too_many_pixels(width, height)
+        bombs.test_arrays_of_large_elements("50000000")
+        try:
+            bytearray(200 << 20)
+        except MemoryError:
+            print("bounded")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("bounded\n", "")
