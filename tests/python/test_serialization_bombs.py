@@ -390,7 +390,7 @@ def test_bombs_of_what_python_does_not_count() -> None:
     code = """
         import resource, sys
         sys.path.insert(0, sys.argv[1])
-            import test_serialization_bombs as bombs
+        import test_serialization_bombs as bombs
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20),) * 2)

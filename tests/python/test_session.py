@@ -294,7 +294,7 @@ def test_a_wrong_token_is_refused_at_once(endpoint: Endpoint) -> None:
 
 def test_a_name_that_does_not_resolve_is_refused_at_once() -> None:
     with pytest.raises(sandkernel.UnresolvableError, match=r"nowhere\.invalid"):
-        Session.connect("http://nowhere.invalid:1", "t")
+        Session.connect("https://nowhere.invalid:1", "t")
 
 
 def test_an_unreachable_gateway_is_waited_for_until_the_deadline() -> None:

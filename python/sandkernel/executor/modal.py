@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandkernel.executor.plans import Plan
     from sandkernel.sandboxes import Sandbox
     from sandkernel.sandboxes.modal.report import BootReport
+    from sandkernel.serialization import PayloadLimits
 
 __all__ = ["ModalExecutor"]
 
@@ -59,6 +60,7 @@ class ModalExecutor(KernelExecutor):
             encrypted_ports, tags), and the dictionary is not changed.
         timeout: The seconds that an execution may take; `None` for no limit. The sandbox's own is `lifetime`.
         max_logs_length: The characters of an execution's output that the model is shown.
+        payload_limits: What a final answer may hold; see `PayloadLimits`.
         image: A `modal.Image` with Python, `jupyter_kernel_gateway` and `ipykernel`; one of ours by default.
         secrets: `modal.Secret`s, which become environment variables of the agent's code.
         volumes: `modal.Volume`s by the path to mount them at.
@@ -102,6 +104,7 @@ class ModalExecutor(KernelExecutor):
         *,
         timeout: float | None = None,
         max_logs_length: int = 20_000,
+        payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         image: Any = None,  # noqa: ANN401 a modal.Image
         secrets: Sequence[Any] | None = None,
         volumes: Mapping[str, Any] | None = None,
@@ -153,6 +156,7 @@ class ModalExecutor(KernelExecutor):
             allow_pickle,
             timeout=timeout,
             max_logs_length=max_logs_length,
+            payload_limits=payload_limits,
             install=False,
             session_options=session_options,
         )
@@ -196,6 +200,7 @@ class ModalExecutor(KernelExecutor):
         client: Any = None,  # noqa: ANN401 a modal.Client
         timeout: float | None = None,
         max_logs_length: int = 20_000,
+        payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -211,6 +216,7 @@ class ModalExecutor(KernelExecutor):
             client: A `modal.Client`; by default that of the environment.
             timeout: As for the constructor.
             max_logs_length: As for the constructor.
+            payload_limits: As for the constructor.
             boot_timeout: The seconds that the look-up, and then the gateway, may take.
             session_options: As for the constructor.
 
@@ -230,6 +236,7 @@ class ModalExecutor(KernelExecutor):
             allow_pickle,
             timeout=timeout,
             max_logs_length=max_logs_length,
+            payload_limits=payload_limits,
             session_options=session_options,
         )
         return self
@@ -247,6 +254,7 @@ class ModalExecutor(KernelExecutor):
         client: Any = None,  # noqa: ANN401 a modal.Client
         timeout: float | None = None,
         max_logs_length: int = 20_000,
+        payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -262,6 +270,7 @@ class ModalExecutor(KernelExecutor):
             client: As for `from_id`.
             timeout: As for `from_id`.
             max_logs_length: As for `from_id`.
+            payload_limits: As for `from_id`.
             boot_timeout: As for `from_id`.
             session_options: As for `from_id`.
         """
@@ -281,6 +290,7 @@ class ModalExecutor(KernelExecutor):
             allow_pickle,
             timeout=timeout,
             max_logs_length=max_logs_length,
+            payload_limits=payload_limits,
             session_options=session_options,
         )
         return self
