@@ -100,7 +100,7 @@ impl Session {
         self.shared.gateway.endpoint().url().as_str()
     }
 
-    /// The timeout of an execution that names none.
+    /// What it was told when it was opened.
     #[must_use]
     pub fn config(&self) -> &SessionConfig {
         &self.shared.config
