@@ -123,7 +123,7 @@ def test_a_progress_that_raises_leaves_nothing_behind(kernel: KernelExecutor) ->
     with pytest.raises(KeyboardInterrupt):
         kernel.send_variables({"one": "after", "two": bytes(range(256)) * 40_000}, on_progress=stop)
     assert kernel("one, 'two' in globals()").output == "('before', False)"
-    assert kernel("import _sandkernel; _sandkernel._arrival").output is None
+    assert kernel("import _sandkernel_shipments; _sandkernel_shipments._arrival").output is None
     kernel.send_variables({"two": "then"})
     assert kernel("one, two").output == "('before', 'then')"
 
@@ -142,7 +142,7 @@ async def test_a_cancelled_task_leaves_nothing_behind(kernel: KernelExecutor) ->
     with pytest.raises(asyncio.CancelledError):
         await sending
     assert (await kernel.arun("one, 'three' in globals()")).output == "('before', False)"
-    assert kernel("import _sandkernel; _sandkernel._arrival").output is None
+    assert kernel("import _sandkernel_shipments; _sandkernel_shipments._arrival").output is None
 
 
 def test_a_variable_that_cannot_be_bound_binds_none(kernel: KernelExecutor) -> None:

@@ -27,9 +27,10 @@ from sandkernel.exceptions import (
     SandkernelError,
 )
 from sandkernel.executor import agents, answers, logs, tools, tracebacks, variables
-from sandkernel.executor.plans import Outcome, Plan, Request, Work, adrive, astream, drive
 from sandkernel.executor.turns import Turns
+from sandkernel.plans import Outcome, Plan, Request, Work, adrive, astream, drive
 from sandkernel.serialization import PayloadLimits
+from sandkernel.shipment import Shipment, discard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel import Execution
-    from sandkernel.executor.variables import Progress
     from sandkernel.sandboxes import Sandbox
+    from sandkernel.shipment import Progress
 
 __all__ = ["KernelExecutor"]
 
@@ -486,9 +487,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             raise SandkernelError(f"The kernel did not reply to {call.partition('(')[0]}")
         return execution.error.value
 
-    def _deliver(
-        self, shipment: variables.Shipment, on_progress: variables.Progress | None = None
-    ) -> Plan[Execution | None]:
+    def _deliver(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[Execution | None]:
         """Send a shipment; return the execution that failed, if one did."""
         try:
             for piece in shipment.pieces():
@@ -502,13 +501,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         except BaseException:
             # Broken off: nothing is bound, and what is there already takes no more memory in the kernel.
             with suppress(Exception):
-                yield Request(variables.discard(shipment), DISCARD_TIMEOUT)
+                yield Request(discard(shipment), DISCARD_TIMEOUT)
             raise
         return None
 
-    def _send_variables(
-        self, values: Mapping[str, Any], on_progress: variables.Progress | None = None
-    ) -> Plan[None]:
+    def _send_variables(self, values: Mapping[str, Any], on_progress: Progress | None = None) -> Plan[None]:
         if not values:
             return
         shipment = variables.encode(values, allow_pickle=self.allow_pickle)
@@ -516,9 +513,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         yield from self._deliver_variables(shipment, on_progress)
         self._variables.update(values)
 
-    def _deliver_variables(
-        self, shipment: variables.Shipment, on_progress: variables.Progress | None = None
-    ) -> Plan[None]:
+    def _deliver_variables(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[None]:
         failed = yield from self._deliver(shipment, on_progress)
         if failed is not None and failed.error is not None:
             raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
@@ -541,7 +536,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         if not definitions:
             return
         document = tools.document(definitions.values(), self._defined)
-        failed = yield from self._deliver(variables.Shipment("receive_tools", document))
+        failed = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
         if failed is not None and failed.error is not None:
             _expect(failed)
             raise ConfigurationError(f"A tool can't be made in the kernel: {failed.error.value}")
@@ -598,6 +593,7 @@ def _expect(execution: Execution) -> Execution:
 _MODULES = (
     ("_sandkernel_encoder", "sandkernel.serialization", "encoder.py"),
     ("_sandkernel_decoder", "sandkernel.kernel", "decoder.py"),
+    ("_sandkernel_shipments", "sandkernel.kernel", "shipments.py"),
     ("_sandkernel", "sandkernel.kernel", "prelude.py"),
 )
 

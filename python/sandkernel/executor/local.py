@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
-    from sandkernel.executor.plans import Plan
+    from sandkernel.plans import Plan
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["LocalExecutor"]

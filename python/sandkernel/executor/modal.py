@@ -13,7 +13,7 @@ from smolagents.monitoring import AgentLogger, LogLevel
 from sandkernel import packages
 from sandkernel.exceptions import BootError, ConnectionLost, GatewayError, KernelDied
 from sandkernel.executor.base import KernelExecutor
-from sandkernel.executor.plans import Work
+from sandkernel.plans import Work
 from sandkernel.sandboxes.modal import ModalSandbox
 from sandkernel.sandboxes.modal.lifeline import watch_for_termination
 from sandkernel.sandboxes.modal.runner import Cancellation
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel import Session
-    from sandkernel.executor.plans import Plan
+    from sandkernel.plans import Plan
     from sandkernel.sandboxes import Sandbox
     from sandkernel.sandboxes.modal.report import BootReport
     from sandkernel.serialization import PayloadLimits
