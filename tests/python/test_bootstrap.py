@@ -7,20 +7,20 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import sandkernel
 from conftest import wait_until
 from kernel_client import KernelClient, request, run
+from sandkernel.gateway.program import program
 from sandkernel.sandboxes.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-SOURCE = (Path(sandkernel.__file__).parent / "bootstrap.py").read_text()
+SOURCE = program()
 KERNEL = "11111111-2222-3333-4444-555555555555"
 TOKEN = "a token of the tests"
 

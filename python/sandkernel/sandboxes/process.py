@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import BootError, ClosedError, ForkError
-from sandkernel.sandboxes.program import program
+from sandkernel.gateway.program import program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ import functools
 import json
 import zlib
 
-from sandkernel.sandboxes.program import program
+from sandkernel.gateway.program import program
 
 __all__ = ["command"]
 

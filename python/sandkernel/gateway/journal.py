@@ -1,7 +1,6 @@
 """Lets a client that lost its websocket take up where it was: nothing missing, nothing twice.
 
-Runs in the gateway's process, brought along by the bootstrap, from Python 3.8 on; it imports nothing of
-`sandkernel`. The protocol, in headers of the websocket's upgrade:
+The protocol, in headers of the websocket's upgrade:
 
     request   Sandkernel-Received: N     the client has received N messages in this session, over all its
                                          sockets
