@@ -87,6 +87,6 @@ def nothing_left_behind(
         assert processes_with(f"{MARK}={identity}") == []
         wait_until(lambda: threads_beside(threads) == set(), 5)
         assert threads_beside(threads) == set()
-        assert list(directory.glob("sandkernel-*")) == []
+        assert [*directory.glob("sandkernel-*"), *directory.glob("jupyter-*")] == []
     finally:
         shutil.rmtree(directory, ignore_errors=True)

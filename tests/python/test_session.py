@@ -216,6 +216,13 @@ def test_much_output_arrives_whole(session: Session) -> None:
     assert (execution.omitted_output_bytes, execution.omitted_results) == (0, 0)
 
 
+def test_flushed_output_arrives_whole_however_fast_it_comes(session: Session) -> None:
+    # Each write is a message of its own, and the kernel makes them faster than a gateway passes them on.
+    execution = session.run("for i in range(8_000): print(i, flush=True)", timeout=100)
+    assert execution.error is None
+    assert execution.stdout == "".join(f"{i}\n" for i in range(8_000))
+
+
 def test_what_is_kept_is_bounded_and_what_is_not_is_counted(endpoint: Endpoint) -> None:
     with Session.connect(
         endpoint.url, endpoint.token, max_output_bytes=1000, max_result_bytes=2000, timeout=60

@@ -25,6 +25,7 @@ is guarded: with another version it starts too, only slower. Where `kernel_id` i
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -34,7 +35,12 @@ import tempfile
 from typing import Any, Dict, List
 
 from sandkernel.gateway.imports import import_gateway
-from sandkernel.gateway.kernels import EarlyKernel, tune_provisioner, write_kernel_specification
+from sandkernel.gateway.kernels import (
+    MESSAGES_KEPT,
+    EarlyKernel,
+    tune_provisioner,
+    write_kernel_specification,
+)
 from sandkernel.gateway.processes import Processes, Watcher
 from sandkernel.gateway.tuning import tune, tune_nudge, tune_websocket
 
@@ -115,6 +121,10 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     )
     # The signals are the watcher's; the server gets the socket that listens already.
     application.init_signal = application.init_http_server = lambda: None
+    with contextlib.suppress(Exception):
+        # Without a configuration of the user's, it would make a temporary directory for it, and leave it.
+        paths: Any = importlib.import_module("jupyter_core.paths")
+        paths._dtemps["jupyter-clean-cfg"] = os.environ["JUPYTER_CONFIG_DIR"]
     application.initialize(argv=[])
     application.kernel_spec_manager.kernel_dirs = [write_kernel_specification(configuration, runtime)]
     application.web_app.settings["websocket_max_message_size"] = MAXIMUM_MESSAGE
@@ -122,6 +132,7 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     with contextlib.suppress(Exception):
         # A kernel that is not there yet is looked for each 10 ms, not each 100 ms.
         application.kernel_manager.context.setsockopt(zmq.RECONNECT_IVL, 10)
+        application.kernel_manager.context.setsockopt(zmq.RCVHWM, MESSAGES_KEPT)
     return application
 
 
