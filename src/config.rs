@@ -47,6 +47,8 @@ impl Default for SessionConfig {
 }
 
 /// How one piece of code is run.
+// Each flag is apart from the others.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy)]
 pub struct RunOptions {
     /// How long it may take; `None`: as long as it likes.
@@ -57,4 +59,6 @@ pub struct RunOptions {
     pub store_history: bool,
     /// Whether its events are wanted while it runs.
     pub observe: bool,
+    /// Whether `input()` in the code asks for input, or fails at once. Who observes gets the requests, and replies.
+    pub allow_stdin: bool,
 }

@@ -48,7 +48,7 @@ fn folded(limits: Limits, messages: &[Message]) -> (Execution, Vec<String>) {
                 Event::UpdatedResult(item) => format!("updated {}", plain(item)),
                 Event::Error(error) => format!("error {}", error.name),
                 Event::ClearOutput { wait } => format!("clear {wait}"),
-                Event::InputRequest { prompt, password } => format!("input {prompt}{password}"),
+                Event::InputRequest { prompt, password, .. } => format!("input {prompt}{password}"),
                 other => format!("{other:?}"),
             });
         });

@@ -10,8 +10,13 @@ use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::session::Session;
 use support::Gateway;
 
-const PLAIN: RunOptions =
-    RunOptions { timeout: Some(Duration::from_secs(60)), silent: false, store_history: true, observe: false };
+const PLAIN: RunOptions = RunOptions {
+    timeout: Some(Duration::from_secs(60)),
+    silent: false,
+    store_history: true,
+    observe: false,
+    allow_stdin: false,
+};
 
 fn config() -> SessionConfig {
     SessionConfig { interrupt_grace: Duration::from_secs(1), ..SessionConfig::default() }

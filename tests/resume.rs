@@ -13,8 +13,13 @@ use support::Gateway;
 use support::fault_proxy::{Cut, FaultProxy, Toward};
 use support::tuned_gateway::TunedGateway;
 
-const OPTIONS: RunOptions =
-    RunOptions { timeout: Some(Duration::from_secs(30)), silent: false, store_history: true, observe: false };
+const OPTIONS: RunOptions = RunOptions {
+    timeout: Some(Duration::from_secs(30)),
+    silent: false,
+    store_history: true,
+    observe: false,
+    allow_stdin: false,
+};
 
 /// Output on both streams, something displayed and updated, a large message and an error; and how often it ran.
 const EVERYTHING: &str = r"

@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::execution::{DisplayKind, Execution, StreamName};
-use sandkernel::session::{Session, StreamEvent};
+use sandkernel::session::{Reply, Session, StreamEvent};
 use support::Gateway;
 use support::tls_front::TlsFront;
 
-const PLAIN: RunOptions =
-    RunOptions { timeout: Some(Duration::from_secs(60)), silent: false, store_history: true, observe: false };
+const PLAIN: RunOptions = RunOptions {
+    timeout: Some(Duration::from_secs(60)),
+    silent: false,
+    store_history: true,
+    observe: false,
+    allow_stdin: false,
+};
 
 /// One gateway serves every step: a boot takes a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,6 +28,8 @@ async fn a_session_and_its_kernel() {
     gives_output_and_results(&session).await;
     gives_errors_as_data(&session).await;
     streams_what_happens(&session).await;
+    answers_what_the_code_asks(&session).await;
+    refuses_input_unless_allowed(&session).await;
     serves_in_order(&session).await;
     keeps_the_state_when_a_timeout_interrupts(&session).await;
     interrupts_what_is_dropped(&session).await;
@@ -78,6 +85,30 @@ async fn streams_what_happens(session: &Session) {
     }
     assert!(matches!(&rest[..], [StreamEvent::Output { .. }, StreamEvent::Result(_)]), "{rest:?}");
     assert_eq!(running.finish().await.unwrap().stdout(), "one\ntwo\n");
+}
+
+async fn answers_what_the_code_asks(session: &Session) {
+    let code = "import getpass\nnames = [input('name? '), getpass.getpass('word? ')]\nnames";
+    let options = RunOptions { observe: true, allow_stdin: true, ..PLAIN };
+    let mut running = session.start(code.to_owned(), options).unwrap();
+    let replier = running.replier().unwrap();
+    let mut asked = Vec::new();
+    while let Some(event) = running.next_event().await {
+        if let StreamEvent::InputRequest(request) = event {
+            assert!(replier.reply(Reply { value: format!("to {}", request.prompt), buffers: Vec::new() }));
+            asked.push((request.prompt, request.password));
+        }
+    }
+    assert_eq!(asked, [("name? ".to_owned(), false), ("word? ".to_owned(), true)]);
+    assert_eq!(text(&running.finish().await.unwrap()), Some("['to name? ', 'to word? ']"));
+    assert!(!replier.reply(Reply { value: "late".to_owned(), buffers: Vec::new() }));
+    // Nothing of it is left for the next one.
+    assert_eq!(text(&run(session, "names").await), Some("['to name? ', 'to word? ']"));
+}
+
+async fn refuses_input_unless_allowed(session: &Session) {
+    let execution = run(session, "input('name? ')").await;
+    assert_eq!(execution.error.unwrap().name, "StdinNotImplementedError");
 }
 
 async fn serves_in_order(session: &Session) {

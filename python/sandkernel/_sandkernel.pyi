@@ -1,6 +1,6 @@
 """The extension module. `sandkernel` exports its classes; `Session` there wraps the one here."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 from typing_extensions import Self
@@ -12,6 +12,7 @@ __all__ = [
     "Execution",
     "ExecutionError",
     "ExecutionStream",
+    "InputRequest",
     "Output",
     "Result",
     "Session",
@@ -40,7 +41,7 @@ class Session:
         self, code: str, timeout: float | None, silent: bool, store_history: bool
     ) -> Awaitable[Execution]: ...
     def stream(
-        self, code: str, timeout: float | None, silent: bool, store_history: bool
+        self, code: str, timeout: float | None, silent: bool, store_history: bool, allow_input: bool
     ) -> ExecutionStream: ...
     def interrupt(self) -> None: ...
     def ainterrupt(self) -> Awaitable[None]: ...
@@ -209,7 +210,38 @@ class Skipped:
     def bytes(self) -> int:
         """How much of it, in bytes of UTF-8."""
 
-_Event: TypeAlias = Output | Result | ExecutionError | ClearOutput | Skipped
+@final
+class InputRequest:
+    """The code asks for input, and waits for the reply."""
+
+    @property
+    def prompt(self) -> str:
+        """What to show to whom is asked. It comes from the kernel: trust it no more than the code."""
+
+    @property
+    def password(self) -> bool:
+        """Whether what is typed should not be shown."""
+
+    @property
+    def buffers(self) -> list[bytes]:
+        """The binary attachments of the message."""
+
+    def reply(self, value: str, buffers: Sequence[bytes] = ...) -> bool:
+        """Sends what was typed, from any thread.
+
+        Args:
+            value: The text, without the line's end. U+0004 alone is the end of input.
+            buffers: Binary attachments, for code that looks for them. A stock gateway resets a connection
+                that brings it a message of more than 10 MiB.
+
+        Returns:
+            Whether the execution was still under way.
+
+        Raises:
+            ForkError: The request belongs to another process.
+        """
+
+_Event: TypeAlias = Output | Result | ExecutionError | ClearOutput | InputRequest | Skipped
 
 @final
 class ExecutionStream:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sandkernel import _sandkernel
+from sandkernel.callbacks import Callbacks
 from sandkernel.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
 
-    from sandkernel._sandkernel import Execution, ExecutionStream, Result
+    from sandkernel._sandkernel import Execution, ExecutionStream, InputRequest, Result
 
 __all__ = ["Session"]
 
@@ -110,45 +111,6 @@ def _check_code(code: str) -> None:
         code.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"code is not valid Unicode: {error}") from None
-
-
-class _Callbacks:
-    """Hands the events of an execution to whom they concern."""
-
-    def __init__(
-        self,
-        on_stdout: Callable[[str], object] | None,
-        on_stderr: Callable[[str], object] | None,
-        on_result: Callable[[Result], object] | None,
-    ) -> None:
-        self._on_stdout = on_stdout
-        self._on_stderr = on_stderr
-        self._on_result = on_result
-        self._failure: Exception | None = None
-
-    def __bool__(self) -> bool:
-        return any((self._on_stdout, self._on_stderr, self._on_result))
-
-    def __call__(self, event: object) -> None:
-        if self._failure is not None:
-            return
-        try:
-            if isinstance(event, _sandkernel.Output):
-                callback = self._on_stdout if event.stream == "stdout" else self._on_stderr
-                if callback is not None:
-                    callback(event.text)
-            elif isinstance(event, _sandkernel.Result) and self._on_result is not None:
-                self._on_result(event)
-        except Exception as error:  # noqa: BLE001 raised at the end, when the execution is complete
-            self._failure = error
-
-    def finish(self, stream: ExecutionStream) -> Execution:
-        if self._failure is not None:
-            raise self._failure
-        execution = stream.execution
-        if execution is None:
-            raise AssertionError("a stream that has ended has its execution")
-        return execution
 
 
 class Session:
@@ -291,6 +253,8 @@ class Session:
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         on_result: Callable[[Result], object] | None = None,
+        on_input: Callable[[InputRequest], str] | None = None,
+        on_request: Callable[[InputRequest], object] | None = None,
     ) -> Execution:
         """Runs code to its end.
 
@@ -305,9 +269,17 @@ class Session:
             on_stdout: Called with text as it is written to standard output, in this thread.
             on_stderr: The same for standard error.
             on_result: Called with each result as it is displayed.
+            on_input: Called with an `InputRequest` when the code calls `input()` or `getpass.getpass()`,
+                which then return what it returns; where it raises an error, they raise `EOFError`. It is
+                called in a thread of its own, which nobody waits for when the execution ends, by its timeout
+                too. Default: they raise `StdinNotImplementedError`.
+            on_request: Called likewise, for protocols of your own on the kernel's stdin channel, several at a
+                time where they ask so. It answers by `request.reply`, and `input()` fails as without
+                `on_input`.
 
         Raises:
-            ConfigurationError: `code` is not a string, or `timeout` is not above 0.
+            ConfigurationError: `code` is not a string, `timeout` is not above 0, or there are both `on_input`
+                and `on_request`.
             ExecutionTimeout: It took longer than its timeout.
             KernelDied: The kernel's process ended.
             ConnectionLost: The connection to the kernel broke.
@@ -316,12 +288,13 @@ class Session:
             Exception: What a callback raised, once the execution has ended.
         """
         _check_code(code)
-        callbacks = _Callbacks(on_stdout, on_stderr, on_result)
+        callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
         if not callbacks:
             return self._session.run(code, timeout, silent, store_history)
-        stream = self._session.stream(code, timeout, silent, store_history)
-        for event in stream:
-            callbacks(event)
+        stream = self._session.stream(code, timeout, silent, store_history, callbacks.allow_input)
+        with callbacks:
+            for event in stream:
+                callbacks(event)
         return callbacks.finish(stream)
 
     async def arun(
@@ -334,18 +307,25 @@ class Session:
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         on_result: Callable[[Result], object] | None = None,
+        on_input: Callable[[InputRequest], str | Awaitable[str]] | None = None,
+        on_request: Callable[[InputRequest], object] | None = None,
     ) -> Execution:
-        """`run`, awaited; the callbacks are called in the event loop. Cancelling it interrupts the kernel."""
+        """`run`, awaited. Cancelling it interrupts the kernel.
+
+        The callbacks are called in the event loop, but for `on_request` and an `on_input` that is no
+        coroutine function: these have threads of their own.
+        """
         _check_code(code)
-        callbacks = _Callbacks(on_stdout, on_stderr, on_result)
+        callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
         if not callbacks:
             return await self._session.arun(code, timeout, silent, store_history)
-        stream = self._session.stream(code, timeout, silent, store_history)
-        try:
-            async for event in stream:
-                callbacks(event)
-        finally:
-            stream.close()
+        stream = self._session.stream(code, timeout, silent, store_history, callbacks.allow_input)
+        with callbacks:
+            try:
+                async for event in stream:
+                    callbacks(event)
+            finally:
+                stream.close()
         return callbacks.finish(stream)
 
     def stream(
@@ -355,6 +335,7 @@ class Session:
         timeout: float | None = None,
         silent: bool = False,
         store_history: bool = True,
+        allow_input: bool = False,
     ) -> ExecutionStream:
         """Runs code, and iterates over what happens while it runs.
 
@@ -367,14 +348,16 @@ class Session:
             timeout: As for `run`.
             silent: As for `run`.
             store_history: As for `run`.
+            allow_input: Whether the code may call `input()`: then there is an `InputRequest`, and the code
+                waits until its `reply` is called.
 
         Returns:
-            An iterator over `Output`, `Result`, `ExecutionError`, `ClearOutput` and `Skipped`, which has the
-            `.execution` when it has ended. Closing or dropping it earlier interrupts the kernel. Iterating
-            raises as `run` does.
+            An iterator over `Output`, `Result`, `ExecutionError`, `ClearOutput`, `InputRequest` and
+            `Skipped`, which has the `.execution` when it has ended. Closing or dropping it earlier interrupts
+            the kernel. Iterating raises as `run` does.
         """
         _check_code(code)
-        return self._session.stream(code, timeout, silent, store_history)
+        return self._session.stream(code, timeout, silent, store_history, allow_input)
 
     def astream(
         self,
@@ -383,10 +366,11 @@ class Session:
         timeout: float | None = None,
         silent: bool = False,
         store_history: bool = True,
+        allow_input: bool = False,
     ) -> ExecutionStream:
         """`stream`, for `async for`."""
         _check_code(code)
-        return self._session.stream(code, timeout, silent, store_history)
+        return self._session.stream(code, timeout, silent, store_history, allow_input)
 
     def interrupt(self) -> None:
         """Interrupts whatever the kernel runs: there it looks like Ctrl-C.

@@ -1,5 +1,7 @@
 //! What a caller is told while the code runs.
 
+use bytes::Bytes;
+
 use super::display::DisplayItem;
 use super::failure::ExecutionError;
 use crate::protocol::StreamName;
@@ -32,5 +34,7 @@ pub enum Event<'a> {
         prompt: &'a str,
         /// Whether what is typed should not be shown.
         password: bool,
+        /// The binary attachments of the message.
+        buffers: &'a [Bytes],
     },
 }

@@ -79,7 +79,7 @@ impl Fold {
                 self.push_reply(status, execution_count, error, observe);
             }
             (ChannelName::Stdin, Content::InputRequest { prompt, password }) => {
-                observe(Event::InputRequest { prompt: &prompt, password });
+                observe(Event::InputRequest { prompt: &prompt, password, buffers: &message.buffers });
             }
             _ => {}
         }

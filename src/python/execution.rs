@@ -4,8 +4,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::execution::{self, DisplayItem, DisplayKind, MimeValue, StreamName};
-use crate::session::StreamEvent;
+use crate::execution::{self, DisplayItem, DisplayKind, MimeValue};
 
 /// What came of a piece of code.
 #[pyclass(module = "sandkernel._sandkernel", frozen)]
@@ -218,7 +217,7 @@ impl Result {
 
 /// The exception that ended the code.
 #[pyclass(module = "sandkernel._sandkernel", frozen)]
-pub(super) struct ExecutionError(execution::ExecutionError);
+pub(super) struct ExecutionError(pub(super) execution::ExecutionError);
 
 #[pymethods]
 impl ExecutionError {
@@ -240,47 +239,4 @@ impl ExecutionError {
     fn __repr__(&self) -> String {
         format!("<ExecutionError {}: {}>", self.0.name, self.0.value.chars().take(200).collect::<String>())
     }
-}
-
-/// Text that the code wrote.
-#[pyclass(module = "sandkernel._sandkernel", frozen, get_all)]
-pub(super) struct Output {
-    stream: &'static str,
-    text: String,
-}
-
-#[pymethods]
-impl Output {
-    fn __repr__(&self) -> String {
-        format!("<Output {}: {} characters>", self.stream, self.text.chars().count())
-    }
-}
-
-/// The code asked for its output so far to be cleared.
-#[pyclass(module = "sandkernel._sandkernel", frozen, get_all)]
-pub(super) struct ClearOutput {
-    wait: bool,
-}
-
-/// Text that nobody took in time.
-#[pyclass(module = "sandkernel._sandkernel", frozen, get_all)]
-pub(super) struct Skipped {
-    bytes: usize,
-}
-
-/// The object for an event.
-pub(super) fn event(py: Python<'_>, event: StreamEvent) -> PyResult<Py<PyAny>> {
-    Ok(match event {
-        StreamEvent::Output { stream, text } => {
-            let stream = match stream {
-                StreamName::Stdout => "stdout",
-                StreamName::Stderr => "stderr",
-            };
-            Py::new(py, Output { stream, text })?.into_any()
-        }
-        StreamEvent::Result(item) => Py::new(py, Result::from(item))?.into_any(),
-        StreamEvent::Error(error) => Py::new(py, ExecutionError(error))?.into_any(),
-        StreamEvent::ClearOutput { wait } => Py::new(py, ClearOutput { wait })?.into_any(),
-        StreamEvent::Skipped { bytes } => Py::new(py, Skipped { bytes })?.into_any(),
-    })
 }

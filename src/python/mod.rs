@@ -5,7 +5,7 @@
 //! - `runtime`: the tokio runtime, its owner process, and its end at interpreter exit.
 //! - `wait`: a future awaited by a thread that must notice signals.
 //! - `mailbox`: a future awaited by an asyncio loop.
-//! - `session`, `stream`, `execution`: the classes, thin over the core's.
+//! - `session`, `stream`, `events`, `execution`: the classes, thin over the core's.
 //! - `errors`: the core's errors as the exceptions of `sandkernel.exceptions`.
 //!
 //! No thread of the runtime ever attaches to the interpreter: what waits, waits on a Python thread or in its event
@@ -13,6 +13,7 @@
 //! shutting down stop a thread in the middle of something.
 
 mod errors;
+mod events;
 mod execution;
 mod mailbox;
 mod runtime;
@@ -28,7 +29,9 @@ mod _sandkernel {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::execution::{ClearOutput, Execution, ExecutionError, Output, Result, Skipped};
+    use super::events::{ClearOutput, InputRequest, Output, Skipped};
+    #[pymodule_export]
+    use super::execution::{Execution, ExecutionError, Result};
     #[pymodule_export]
     use super::session::Session;
     #[pymodule_export]

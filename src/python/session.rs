@@ -153,7 +153,7 @@ impl Session {
         store_history: bool,
     ) -> PyResult<Execution> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history, false)?;
+        let options = options(session, timeout, silent, store_history)?;
         wait(py, session.run(code, options)).map(Execution::from)
     }
 
@@ -167,7 +167,7 @@ impl Session {
         store_history: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history, false)?;
+        let options = options(session, timeout, silent, store_history)?;
         // Started right here, so that calls are served in the order they were made.
         let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
         let finishing = async move {
@@ -177,7 +177,7 @@ impl Session {
         await_in_loop(py, finishing, |py, execution| Ok(Py::new(py, Execution::from(execution))?.into_any()))
     }
 
-    #[pyo3(signature = (code, timeout, silent, store_history))]
+    #[pyo3(signature = (code, timeout, silent, store_history, allow_input))]
     fn stream(
         &self,
         py: Python<'_>,
@@ -185,9 +185,14 @@ impl Session {
         timeout: Option<f64>,
         silent: bool,
         store_history: bool,
+        allow_input: bool,
     ) -> PyResult<ExecutionStream> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history, true)?;
+        let options = RunOptions {
+            observe: true,
+            allow_stdin: allow_input,
+            ..options(session, timeout, silent, store_history)?
+        };
         let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
         Ok(ExecutionStream::new(running))
     }
@@ -241,11 +246,10 @@ fn options(
     timeout: Option<f64>,
     silent: bool,
     store_history: bool,
-    observe: bool,
 ) -> PyResult<RunOptions> {
     let timeout: Option<Duration> = match timeout {
         Some(timeout) => seconds("timeout", timeout)?,
         None => session.config().timeout,
     };
-    Ok(RunOptions { timeout, silent, store_history, observe })
+    Ok(RunOptions { timeout, silent, store_history, observe: false, allow_stdin: false })
 }

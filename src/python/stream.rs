@@ -9,10 +9,11 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::errors;
-use super::execution::{Execution, event};
+use super::events::event;
+use super::execution::Execution;
 use super::mailbox::await_in_loop;
 use super::wait::wait;
-use crate::session::{Running, StreamEvent};
+use crate::session::{Replier, Running, StreamEvent};
 
 /// An execution under way, as an iterator and as an async iterator over its events.
 #[pyclass(module = "sandkernel._sandkernel", frozen)]
@@ -20,6 +21,7 @@ pub(super) struct ExecutionStream {
     process_id: u32,
     cancel: CancellationToken,
     running: Option<Arc<Mutex<Running>>>,
+    replier: Option<Replier>,
     execution: std::sync::OnceLock<Py<Execution>>,
 }
 
@@ -34,6 +36,7 @@ impl ExecutionStream {
         Self {
             process_id: std::process::id(),
             cancel: running.cancellation(),
+            replier: running.replier(),
             running: Some(Arc::new(Mutex::new(running))),
             execution: std::sync::OnceLock::new(),
         }
@@ -68,7 +71,7 @@ impl Drop for ExecutionStream {
         if self.process_id == std::process::id() {
             self.cancel.cancel();
         } else {
-            mem::forget(self.running.take());
+            mem::forget((self.running.take(), self.replier.take()));
         }
     }
 }
@@ -81,7 +84,7 @@ impl ExecutionStream {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match wait(py, step(self.running()?, self.execution.get().is_some()))? {
-            Step::Event(happened) => event(py, happened),
+            Step::Event(happened) => event(py, happened, self.replier.as_ref()),
             Step::End(execution) => {
                 execution.map_or(Ok(()), |execution| self.keep(py, execution))?;
                 Err(PyStopIteration::new_err(()))
@@ -98,7 +101,7 @@ impl ExecutionStream {
         let stepping = step(this.running()?, this.execution.get().is_some());
         let this = slf.clone().unbind();
         await_in_loop(slf.py(), stepping, move |py, step| match step {
-            Step::Event(happened) => event(py, happened),
+            Step::Event(happened) => event(py, happened, this.get().replier.as_ref()),
             Step::End(execution) => {
                 execution.map_or(Ok(()), |execution| this.get().keep(py, execution))?;
                 Err(PyStopAsyncIteration::new_err(()))

@@ -6,6 +6,9 @@ use crate::channel::Connection;
 use crate::protocol::Frame;
 use crate::{Error, Result};
 
+/// How much is kept of what the gateway may not have received; the replies to one execution can be many.
+const UNCONFIRMED_BYTES: usize = 32 << 20;
+
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     /// Whether the gateway keeps a journal at all.
@@ -14,6 +17,7 @@ pub(super) struct Counts {
     sent: u64,
     /// The last frames sent, which the gateway may not have received.
     unconfirmed: VecDeque<Frame>,
+    unconfirmed_bytes: usize,
 }
 
 impl Counts {
@@ -26,12 +30,18 @@ impl Counts {
         self.sent += 1;
         if self.journaled {
             self.unconfirmed.push_back(frame.clone());
+            self.unconfirmed_bytes += frame.len();
+            while self.unconfirmed_bytes > UNCONFIRMED_BYTES && self.unconfirmed.len() > 1 {
+                let oldest = self.unconfirmed.pop_front();
+                self.unconfirmed_bytes -= oldest.as_ref().map_or(0, Frame::len);
+            }
         }
     }
 
     /// Notes that what was sent so far has been received, or does not matter any more.
     pub(super) fn confirm(&mut self) {
         self.unconfirmed.clear();
+        self.unconfirmed_bytes = 0;
     }
 
     /// Sends those frames again that the gateway has not received.
@@ -39,8 +49,9 @@ impl Counts {
         let missing = usize::try_from(self.sent.saturating_sub(received)).unwrap_or(usize::MAX);
         if missing > self.unconfirmed.len() {
             return Err(Error::Protocol(format!(
-                "the gateway says that it has received {received} messages of {}, which can't be",
-                self.sent
+                "the gateway says that it has received {received} messages of {}, and only the last {} are kept",
+                self.sent,
+                self.unconfirmed.len()
             )));
         }
         for frame in self.unconfirmed.iter().skip(self.unconfirmed.len() - missing) {

@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::execution::{DisplayItem, Event, ExecutionError, StreamName};
+use crate::execution::{DisplayItem, Event, ExecutionError, Limits, StreamName};
 
 /// Something that happened during an execution.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub enum StreamEvent {
         /// Whether to wait for the next output before clearing.
         wait: bool,
     },
+    /// The code asks for input, and waits for a [`Reply`](super::Reply).
+    InputRequest(InputRequest),
     /// Text that nobody took in time is left out here.
     Skipped {
         /// How much of it, in UTF-8.
@@ -37,13 +40,34 @@ pub enum StreamEvent {
     },
 }
 
+/// What the code asks on the stdin channel.
+#[derive(Debug, Clone)]
+pub struct InputRequest {
+    /// What to show to whom is asked.
+    pub prompt: String,
+    /// Whether what is typed should not be shown.
+    pub password: bool,
+    /// The binary attachments of the message.
+    pub buffers: Vec<Bytes>,
+}
+
+impl InputRequest {
+    fn size(&self) -> usize {
+        self.prompt.len() + self.buffers.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
 /// Text is merged into pieces of about this size.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// What a request for input counts for beside what it holds.
+const REQUEST_OVERHEAD_BYTES: usize = 256;
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<StreamEvent>,
     text_bytes: usize,
+    request_bytes: usize,
     skipped_bytes: usize,
     ended: bool,
 }
@@ -52,7 +76,7 @@ struct State {
 struct Queue {
     state: Mutex<State>,
     changed: Notify,
-    limit_bytes: usize,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -61,8 +85,8 @@ pub(super) struct EventSender(Arc<Queue>);
 #[derive(Debug)]
 pub(super) struct EventReceiver(Arc<Queue>);
 
-pub(super) fn channel(limit_bytes: usize) -> (EventSender, EventReceiver) {
-    let queue = Arc::new(Queue { state: Mutex::default(), changed: Notify::new(), limit_bytes });
+pub(super) fn channel(limits: Limits) -> (EventSender, EventReceiver) {
+    let queue = Arc::new(Queue { state: Mutex::default(), changed: Notify::new(), limits });
     (EventSender(Arc::clone(&queue)), EventReceiver(queue))
 }
 
@@ -76,11 +100,14 @@ impl EventSender {
     pub(super) fn send(&self, event: Event<'_>) {
         let mut state = self.0.state();
         match event {
-            Event::Output { stream, text } => state.push_text(stream, text, self.0.limit_bytes),
+            Event::Output { stream, text } => state.push_text(stream, text, self.0.limits.output_bytes),
             Event::Result(item) | Event::UpdatedResult(item) => state.push(StreamEvent::Result(item.clone())),
             Event::Error(error) => state.push(StreamEvent::Error(error.clone())),
             Event::ClearOutput { wait } => state.push(StreamEvent::ClearOutput { wait }),
-            _ => return,
+            Event::InputRequest { prompt, password, buffers } => {
+                let (prompt, buffers) = (prompt.to_owned(), buffers.to_vec());
+                state.push_request(InputRequest { prompt, password, buffers }, self.0.limits.result_bytes);
+            }
         }
         drop(state);
         self.0.changed.notify_one();
@@ -117,6 +144,16 @@ impl State {
         }
     }
 
+    /// A flood of requests that nobody takes is let go: the code that makes it waits in vain.
+    fn push_request(&mut self, request: InputRequest, limit_bytes: usize) {
+        let size = request.size().saturating_add(REQUEST_OVERHEAD_BYTES);
+        if self.request_bytes > 0 && self.request_bytes.saturating_add(size) > limit_bytes {
+            return;
+        }
+        self.request_bytes += size;
+        self.push(StreamEvent::InputRequest(request));
+    }
+
     /// Puts the gap where it belongs: before what comes after it.
     fn note_skipped(&mut self) {
         let bytes = std::mem::take(&mut self.skipped_bytes);
@@ -130,8 +167,12 @@ impl State {
             self.note_skipped();
         }
         let event = self.waiting.pop_front();
-        if let Some(StreamEvent::Output { text, .. }) = &event {
-            self.text_bytes -= text.len();
+        match &event {
+            Some(StreamEvent::Output { text, .. }) => self.text_bytes -= text.len(),
+            Some(StreamEvent::InputRequest(request)) => {
+                self.request_bytes -= request.size().saturating_add(REQUEST_OVERHEAD_BYTES);
+            }
+            _ => {}
         }
         event
     }
@@ -163,6 +204,10 @@ mod tests {
         Event::Output { stream: StreamName::Stdout, text }
     }
 
+    fn within(bytes: usize) -> Limits {
+        Limits { output_bytes: bytes, result_bytes: bytes }
+    }
+
     async fn drain(mut receiver: EventReceiver) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(event) = receiver.next().await {
@@ -176,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn text_of_one_stream_is_merged_while_it_waits() {
-        let (sender, receiver) = channel(100);
+        let (sender, receiver) = channel(within(100));
         sender.send(output("a"));
         sender.send(output("b"));
         sender.send(Event::Output { stream: StreamName::Stderr, text: "c" });
@@ -185,8 +230,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn requests_past_the_bound_are_let_go() {
+        let (sender, mut receiver) = channel(within(1000));
+        let buffers = [Bytes::from(vec![0; 2000])];
+        for prompt in ["large", "lost"] {
+            sender.send(Event::InputRequest { prompt, password: false, buffers: &buffers });
+        }
+        assert!(
+            matches!(receiver.next().await, Some(StreamEvent::InputRequest(first)) if first.prompt == "large")
+        );
+        sender.send(Event::InputRequest { prompt: "next", password: true, buffers: &[] });
+        drop(sender);
+        assert!(matches!(receiver.next().await, Some(StreamEvent::InputRequest(next)) if next.password));
+        assert!(receiver.next().await.is_none());
+    }
+
+    #[tokio::test]
     async fn text_past_the_bound_is_counted_where_it_is_missing() {
-        let (sender, mut receiver) = channel(4);
+        let (sender, mut receiver) = channel(within(4));
         sender.send(output("abcd"));
         sender.send(output("lost"));
         assert!(matches!(receiver.next().await, Some(StreamEvent::Output { text, .. }) if text == "abcd"));

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::EventSender;
 use super::link::{Gone, Link};
+use super::replies::{Replies, Reply};
 use super::stop::Stopped;
 use super::worker::{CloseAsked, Control, Controls, Job, Worker};
 use crate::config::RunOptions;
 use crate::execution::{Execution, Fold};
-use crate::protocol::{ChannelName, ExecuteRequest, Message, encode_request};
+use crate::protocol::{ChannelName, ExecuteRequest, InputReply, Message, Subprotocol, encode_request};
 use crate::{Error, Result};
 
 /// An execution that is being asked of the kernel.
@@ -20,8 +21,11 @@ pub(super) struct Asked {
     code: String,
     options: RunOptions,
     events: Option<EventSender>,
+    replies: Replies,
     /// The id of the request; empty until it is sent.
     msg_id: String,
+    /// What it was sent in; the gateway keeps to it.
+    subprotocol: Subprotocol,
     pub(super) fold: Fold,
     started: Instant,
 }
@@ -47,6 +51,7 @@ impl Asked {
         let content = ExecuteRequest {
             silent: self.options.silent,
             store_history: self.options.store_history,
+            allow_stdin: self.options.allow_stdin,
             ..ExecuteRequest::new(&self.code)
         };
         let frame = encode_request(
@@ -60,17 +65,40 @@ impl Asked {
         )
         .map_err(Failure::NotAsked)?;
         self.msg_id = msg_id;
+        self.subprotocol = subprotocol;
         link.send(frame).await.map_err(Failure::Gone)?;
         self.attend(link).await.map_err(Failure::Gone)
     }
 
-    /// Takes what comes until the execution is complete. May be dropped and called again.
+    /// Takes what comes, and sends what is replied to it, until the execution is complete. May be dropped and called
+    /// again.
     pub(super) async fn attend(&mut self, link: &mut Link) -> Result<(), Gone> {
         while !self.fold.is_complete() {
-            let message = link.next().await?;
-            self.take(&message, link);
+            tokio::select! {
+                biased;
+                reply = self.replies.next() => self.send_reply(&reply, link).await?,
+                message = link.next() => self.take(&message?, link),
+            }
         }
         Ok(())
+    }
+
+    async fn send_reply(&self, Reply { value, buffers }: &Reply, link: &mut Link) -> Result<(), Gone> {
+        let (msg_id, session_id) = link.next_message_id();
+        let frame = encode_request(
+            self.subprotocol,
+            ChannelName::Stdin,
+            "input_reply",
+            &msg_id,
+            session_id,
+            &InputReply { value },
+            buffers,
+        );
+        match frame {
+            Ok(frame) => link.send(frame).await,
+            // It is larger than any websocket takes: the code goes on waiting.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Takes a message if it belongs here.
@@ -109,12 +137,21 @@ impl Worker {
     ///
     /// The session is to be closed.
     pub(super) async fn execute(&mut self, job: Job) -> Result<(), CloseAsked> {
-        let Job { code, options, cancel, events, done } = job;
+        let Job { code, options, cancel, events, replies, done } = job;
         if cancel.is_cancelled() {
             return Ok(());
         }
         let fold = Fold::new(self.shared.config.limits);
-        let mut asked = Asked { code, options, events, msg_id: String::new(), fold, started: Instant::now() };
+        let mut asked = Asked {
+            code,
+            options,
+            events,
+            replies,
+            msg_id: String::new(),
+            subprotocol: Subprotocol::V1,
+            fold,
+            started: Instant::now(),
+        };
         let deadline =
             options.timeout.and_then(|timeout| Some((asked.started.checked_add(timeout)?, timeout)));
         let ended = tokio::select! {

@@ -8,7 +8,7 @@
 //! - `probe`: whether a new websocket hears what the kernel publishes.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
 //! - `stop`: how running code is ended: interrupt, then restart.
-//! - `events`: what is seen of an execution while it runs.
+//! - `events`: what is seen of an execution while it runs; `replies`: what is answered to code that asks for input.
 
 mod counts;
 mod events;
@@ -16,6 +16,7 @@ mod execute;
 mod link;
 mod open;
 mod probe;
+mod replies;
 mod stop;
 mod worker;
 
@@ -25,13 +26,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use events::StreamEvent;
+pub use events::{InputRequest, StreamEvent};
+pub use replies::{Replier, Reply};
 
 use crate::config::{RunOptions, SessionConfig};
 use crate::execution::Execution;
 use crate::gateway::{Endpoint, GatewayClient};
 use crate::{Error, Result};
 use events::EventReceiver;
+use replies::Replies;
 use worker::{Control, Job};
 
 /// A kernel, and the connection to it.
@@ -75,6 +78,7 @@ impl Shared {
 pub struct Running {
     done: oneshot::Receiver<Result<Execution>>,
     events: Option<EventReceiver>,
+    replier: Option<Replier>,
     /// Keeps the session open as long as somebody waits for this execution.
     _session: Session,
     cancel: CancellationToken,
@@ -125,15 +129,16 @@ impl Session {
         }
         let (done, receiver) = oneshot::channel();
         let cancel = CancellationToken::new();
-        let (sender, events) = if options.observe {
-            let (sender, events) = events::channel(self.shared.config.limits.output_bytes);
-            (Some(sender), Some(events))
+        let (sender, events, answers, replies) = if options.observe {
+            let (sender, events) = events::channel(self.shared.config.limits);
+            let (answers, replies) = replies::channel();
+            (Some(sender), Some(events), Some(answers), replies)
         } else {
-            (None, None)
+            (None, None, None, Replies::none())
         };
-        let job = Job { code, options, cancel: cancel.clone(), events: sender, done };
+        let job = Job { code, options, cancel: cancel.clone(), events: sender, replies, done };
         self.jobs.send(job).map_err(|_| Error::Closed)?;
-        Ok(Running { done: receiver, events, _session: self.clone(), cancel })
+        Ok(Running { done: receiver, events, replier: answers, _session: self.clone(), cancel })
     }
 
     /// Runs code to its end.
@@ -182,6 +187,12 @@ impl Running {
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         self.cancel.clone()
+    }
+
+    /// What answers its requests for input; `None` when it is not observed.
+    #[must_use]
+    pub fn replier(&self) -> Option<Replier> {
+        self.replier.clone()
     }
 
     /// What is seen next of the execution; `None` when it has ended, or when it is not observed.

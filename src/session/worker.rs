@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::events::EventSender;
 use super::link::Link;
+use super::replies::Replies;
 use crate::config::RunOptions;
 use crate::execution::Execution;
 use crate::{Error, Result};
@@ -20,6 +21,7 @@ pub(super) struct Job {
     pub(super) options: RunOptions,
     pub(super) cancel: CancellationToken,
     pub(super) events: Option<EventSender>,
+    pub(super) replies: Replies,
     pub(super) done: oneshot::Sender<Result<Execution>>,
 }
 

@@ -1,0 +1,61 @@
+"""Threads that answer what the code asks while it runs."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandkernel._sandkernel import InputRequest
+
+__all__ = ["Attendants"]
+
+# At a time: what is asked beyond waits.
+MAX_THREADS = 32
+
+
+class Attendants:
+    """Hands the requests of one execution to threads, as many as are asked at once.
+
+    What answers may hang, and nobody can end a thread: so they are daemons, which are left to themselves when
+    the execution ends, and never waited for. They see the context variables of whoever made this.
+
+    Args:
+        answer: Called with each request. It raises nothing.
+    """
+
+    def __init__(self, answer: Callable[[InputRequest], object]) -> None:
+        self._answer = answer
+        self._context = contextvars.copy_context()
+        self._requests: SimpleQueue[InputRequest | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads = 0
+        self._closed = False
+
+    def take(self, request: InputRequest) -> None:
+        """Have a request answered. Always called from the same thread."""
+        self._requests.put(request)
+        if self._threads < MAX_THREADS and not self._idle.acquire(blocking=False):
+            self._threads += 1
+            threading.Thread(target=self._attend, name="sandkernel-attendant", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the threads; what is not begun is not answered any more."""
+        self._closed = True
+        for _ in range(self._threads):
+            self._requests.put(None)
+
+    def _attend(self) -> None:
+        while not self._closed:
+            try:
+                request = self._requests.get_nowait()
+            except Empty:
+                self._idle.release()
+                request = self._requests.get()
+            if request is None:
+                return
+            self._context.copy().run(self._answer, request)

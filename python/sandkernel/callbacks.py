@@ -1,0 +1,136 @@
+"""Who is told what of an execution while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from sandkernel import _sandkernel
+from sandkernel.attendants import Attendants
+from sandkernel.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from typing_extensions import Self
+
+    from sandkernel._sandkernel import Execution, ExecutionStream, InputRequest, Result
+
+__all__ = ["Callbacks"]
+
+# What a terminal sends at the end of input: `input()` raises `EOFError`.
+END_OF_INPUT = "\x04"
+
+
+class Callbacks:
+    """Hands the events of an execution to whom they concern."""
+
+    def __init__(
+        self,
+        on_stdout: Callable[[str], object] | None,
+        on_stderr: Callable[[str], object] | None,
+        on_result: Callable[[Result], object] | None,
+        on_input: Callable[[InputRequest], str | Awaitable[str]] | None = None,
+        on_request: Callable[[InputRequest], object] | None = None,
+    ) -> None:
+        if on_input is not None and on_request is not None:
+            raise ConfigurationError("there is either on_input or on_request, which take the same requests")
+        self._on_stdout = on_stdout
+        self._on_stderr = on_stderr
+        self._on_result = on_result
+        self._on_input = on_input
+        self._on_request = on_request
+        self._take: Callable[[InputRequest], object] | None = None
+        self._failure: Exception | None = None
+        self._exit = ExitStack()
+
+    def __bool__(self) -> bool:
+        return any(
+            (self._on_stdout, self._on_stderr, self._on_result, self._on_input, self._on_request),
+        )
+
+    @property
+    def allow_input(self) -> bool:
+        """Whether `input()` in the code asks."""
+        return self._on_input is not None
+
+    def __enter__(self) -> Self:
+        if inspect.iscoroutinefunction(self._on_input):
+            tasks: set[asyncio.Task[None]] = set()
+            self._exit.callback(lambda: [task.cancel() for task in tasks])
+
+            def take(request: InputRequest) -> None:
+                task = asyncio.create_task(self._answer_in_loop(request))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+            self._take = take
+        elif self._on_input is not None or self._on_request is not None:
+            attendants = Attendants(self._answer)
+            self._exit.callback(attendants.close)
+            self._take = attendants.take
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def __call__(self, event: object) -> None:
+        """Take an event."""
+        if isinstance(event, _sandkernel.InputRequest):
+            # Also after a failure: the code waits.
+            if self._take is not None:
+                self._take(event)
+            return
+        if self._failure is not None:
+            return
+        try:
+            if isinstance(event, _sandkernel.Output):
+                callback = self._on_stdout if event.stream == "stdout" else self._on_stderr
+                if callback is not None:
+                    callback(event.text)
+            elif isinstance(event, _sandkernel.Result) and self._on_result is not None:
+                self._on_result(event)
+        except Exception as error:  # noqa: BLE001 raised at the end, when the execution is complete
+            self._failure = error
+
+    def _answer(self, request: InputRequest) -> None:
+        try:
+            if self._on_request is not None:
+                self._on_request(request)
+            elif self._on_input is not None:
+                request.reply(_typed(self._on_input(request)))
+        except Exception as error:  # noqa: BLE001 raised at the end
+            self._fail(request, error)
+
+    async def _answer_in_loop(self, request: InputRequest) -> None:
+        try:
+            typed = self._on_input(request) if self._on_input is not None else ""
+            request.reply(_typed(await typed if inspect.isawaitable(typed) else typed))
+        except Exception as error:  # noqa: BLE001 raised at the end
+            self._fail(request, error)
+
+    def _fail(self, request: InputRequest, error: Exception) -> None:
+        if self._failure is None and not isinstance(error, EOFError):
+            self._failure = error
+        request.reply(END_OF_INPUT)
+
+    def finish(self, stream: ExecutionStream) -> Execution:
+        """Return the execution of a stream that has ended.
+
+        Raises:
+            Exception: What a callback raised.
+        """
+        if self._failure is not None:
+            raise self._failure
+        execution = stream.execution
+        if execution is None:
+            raise AssertionError("a stream that has ended has its execution")
+        return execution
+
+
+def _typed(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"on_input returns the text that was typed, not {type(text).__name__}")
+    return text.encode(errors="replace").decode()
