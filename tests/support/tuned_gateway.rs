@@ -29,7 +29,7 @@ impl TunedGateway {
         std::fs::create_dir(&directory).expect("a directory for the gateway can be made");
         let log = if std::env::var_os(LOG_VARIABLE).is_some() { Stdio::inherit() } else { Stdio::null() };
         let mut child = Command::new(python)
-            .args(["-c", "from sandkernel.sandboxes.program import program; exec(program())"])
+            .args(["-c", "from sandkernel.gateway.program import program; exec(program())"])
             .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("python"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
