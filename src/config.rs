@@ -61,4 +61,7 @@ pub struct RunOptions {
     pub observe: bool,
     /// Whether `input()` in the code asks for input, or fails at once. Who observes gets the requests, and replies.
     pub allow_stdin: bool,
+    /// The [generation](crate::session::Session::generation) of the kernel's state that it is for: with another it
+    /// is not run. `None`: it runs with any.
+    pub generation: Option<u64>,
 }

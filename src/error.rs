@@ -108,6 +108,12 @@ pub enum Error {
         execution: Box<Execution>,
     },
 
+    /// Code was meant for a state of the kernel that is gone. It was not run.
+    #[error(
+        "the kernel was restarted meanwhile, and the state that the code was meant for is gone; it was not run"
+    )]
+    StateLost,
+
     /// The peer does not speak the protocol.
     #[error("{0}")]
     Protocol(String),

@@ -75,6 +75,7 @@ async fn with_the_proxies_of_the_environment() {
             store_history: true,
             observe: false,
             allow_stdin: false,
+            generation: None,
         };
         let execution = session.run("print(6 * 7)".to_owned(), options).await?;
         session.close().await;

@@ -16,6 +16,7 @@ const PLAIN: RunOptions = RunOptions {
     store_history: true,
     observe: false,
     allow_stdin: false,
+    generation: None,
 };
 
 fn config() -> SessionConfig {

@@ -19,6 +19,7 @@ const OPTIONS: RunOptions = RunOptions {
     store_history: true,
     observe: false,
     allow_stdin: false,
+    generation: None,
 };
 
 /// Output on both streams, something displayed and updated, a large message and an error; and how often it ran.

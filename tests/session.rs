@@ -18,6 +18,7 @@ const PLAIN: RunOptions = RunOptions {
     store_history: true,
     observe: false,
     allow_stdin: false,
+    generation: None,
 };
 
 /// One gateway serves every step: a boot takes a second.

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         SandboxExpired,
         SandboxGone,
         SandkernelError,
+        StateLost,
         UnresolvableError,
     )
     from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor
@@ -85,6 +86,7 @@ __all__ = [
     "SandkernelError",
     "Session",
     "Skipped",
+    "StateLost",
     "UnresolvableError",
     "__version__",
 ]

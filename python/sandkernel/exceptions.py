@@ -18,6 +18,7 @@ that its framework expects. What breaks underneath raises one of these::
     │   ├── ExecutionTimeout (TimeoutError)
     │   └── SandboxGone                   the sandbox ended, and all its state is lost
     │       └── SandboxExpired            its lifetime was over
+    ├── StateLost                         the code was meant for a state that is gone; it was not run
     ├── ProtocolError                     the peer does not speak the protocol
     ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
     ├── PackageInstallError               a package can't be installed; `.output` has the installer's words
@@ -52,6 +53,7 @@ __all__ = [
     "SandboxExpired",
     "SandboxGone",
     "SandkernelError",
+    "StateLost",
     "UnresolvableError",
 ]
 
@@ -138,6 +140,10 @@ class SandboxGone(InterruptedExecutionError):  # noqa: N818 the name is public A
 
 class SandboxExpired(SandboxGone):
     """The lifetime of the sandbox was over."""
+
+
+class StateLost(SandkernelError):  # noqa: N818 named as its neighbours
+    """The kernel was restarted since, and its state is gone; the code that was meant for it was not run."""
 
 
 class ProtocolError(SandkernelError):

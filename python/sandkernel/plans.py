@@ -28,11 +28,13 @@ class Request:
         code: The code.
         timeout: The seconds that it may take; `None` for no limit.
         ours: Whether it is our own code, of which history and output counter know nothing.
+        generation: The generation of the session's kernel that it is for; `None` for any.
     """
 
     code: str
     timeout: float | None
     ours: bool = True
+    generation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,4 +126,9 @@ async def _attempt(step: Request | Work, session: Session) -> Execution | object
 def _options(request: Request) -> dict[str, Any]:
     # For a session, `None` is its own default.
     timeout = math.inf if request.timeout is None else request.timeout
-    return {"timeout": timeout, "silent": request.ours, "store_history": not request.ours}
+    return {
+        "timeout": timeout,
+        "silent": request.ours,
+        "store_history": not request.ours,
+        "generation": request.generation,
+    }

@@ -250,6 +250,7 @@ class Session:
         timeout: float | None = None,
         silent: bool = False,
         store_history: bool = True,
+        generation: int | None = None,
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         on_result: Callable[[Result], object] | None = None,
@@ -266,6 +267,8 @@ class Session:
                 `interrupt_grace`, the kernel is restarted. Default: the session's; `math.inf`: no limit.
             silent: Run it without results, history or execution count.
             store_history: Whether it enters the kernel's history, and counts.
+            generation: The `generation` that the code was written for. With another it is not run, since the
+                state that it relies on is gone. Default: it runs with any.
             on_stdout: Called with text as it is written to standard output, in this thread.
             on_stderr: The same for standard error.
             on_result: Called with each result as it is displayed.
@@ -282,6 +285,7 @@ class Session:
                 and `on_request`.
             ExecutionTimeout: It took longer than its timeout.
             KernelDied: The kernel's process ended.
+            StateLost: The kernel is not of that `generation` any more; the code was not run.
             ConnectionLost: The connection to the kernel broke.
             ClosedError: The session is closed, or was closed meanwhile.
             ForkError: The session belongs to another process.
@@ -290,8 +294,8 @@ class Session:
         _check_code(code)
         callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
         if not callbacks:
-            return self._session.run(code, timeout, silent, store_history)
-        stream = self._session.stream(code, timeout, silent, store_history, callbacks.allow_input)
+            return self._session.run(code, timeout, silent, store_history, generation)
+        stream = self._session.stream(code, timeout, silent, store_history, generation, callbacks.allow_input)
         with callbacks:
             for event in stream:
                 callbacks(event)
@@ -304,6 +308,7 @@ class Session:
         timeout: float | None = None,
         silent: bool = False,
         store_history: bool = True,
+        generation: int | None = None,
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         on_result: Callable[[Result], object] | None = None,
@@ -318,8 +323,8 @@ class Session:
         _check_code(code)
         callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
         if not callbacks:
-            return await self._session.arun(code, timeout, silent, store_history)
-        stream = self._session.stream(code, timeout, silent, store_history, callbacks.allow_input)
+            return await self._session.arun(code, timeout, silent, store_history, generation)
+        stream = self._session.stream(code, timeout, silent, store_history, generation, callbacks.allow_input)
         with callbacks:
             try:
                 async for event in stream:
@@ -335,6 +340,7 @@ class Session:
         timeout: float | None = None,
         silent: bool = False,
         store_history: bool = True,
+        generation: int | None = None,
         allow_input: bool = False,
     ) -> ExecutionStream:
         """Runs code, and iterates over what happens while it runs.
@@ -348,6 +354,7 @@ class Session:
             timeout: As for `run`.
             silent: As for `run`.
             store_history: As for `run`.
+            generation: As for `run`.
             allow_input: Whether the code may call `input()`: then there is an `InputRequest`, and the code
                 waits until its `reply` is called.
 
@@ -357,7 +364,7 @@ class Session:
             the kernel. Iterating raises as `run` does.
         """
         _check_code(code)
-        return self._session.stream(code, timeout, silent, store_history, allow_input)
+        return self._session.stream(code, timeout, silent, store_history, generation, allow_input)
 
     def astream(
         self,
@@ -366,11 +373,12 @@ class Session:
         timeout: float | None = None,
         silent: bool = False,
         store_history: bool = True,
+        generation: int | None = None,
         allow_input: bool = False,
     ) -> ExecutionStream:
         """`stream`, for `async for`."""
         _check_code(code)
-        return self._session.stream(code, timeout, silent, store_history, allow_input)
+        return self._session.stream(code, timeout, silent, store_history, generation, allow_input)
 
     def interrupt(self) -> None:
         """Interrupts whatever the kernel runs: there it looks like Ctrl-C.

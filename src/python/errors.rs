@@ -27,6 +27,7 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
         Error::ExecutionTimeout { restarted, execution, .. } => {
             interrupted(py, "ExecutionTimeout", &message, Some(*execution), &[("restarted", restarted)])
         }
+        Error::StateLost => make(py, "StateLost", &message),
         Error::Protocol(_) => make(py, "ProtocolError", &message),
         Error::Payload(_) => make(py, "PayloadError", &message),
         Error::Closed => make(py, "ClosedError", &message),

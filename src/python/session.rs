@@ -143,7 +143,7 @@ impl Session {
         self.inner.as_ref().is_none_or(session::Session::is_closed)
     }
 
-    #[pyo3(signature = (code, timeout, silent, store_history))]
+    #[pyo3(signature = (code, timeout, silent, store_history, generation))]
     fn run(
         &self,
         py: Python<'_>,
@@ -151,13 +151,14 @@ impl Session {
         timeout: Option<f64>,
         silent: bool,
         store_history: bool,
+        generation: Option<u64>,
     ) -> PyResult<Execution> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history)?;
+        let options = options(session, timeout, silent, store_history, generation)?;
         wait(py, session.run(code, options)).map(Execution::from)
     }
 
-    #[pyo3(signature = (code, timeout, silent, store_history))]
+    #[pyo3(signature = (code, timeout, silent, store_history, generation))]
     fn arun<'py>(
         &self,
         py: Python<'py>,
@@ -165,9 +166,10 @@ impl Session {
         timeout: Option<f64>,
         silent: bool,
         store_history: bool,
+        generation: Option<u64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history)?;
+        let options = options(session, timeout, silent, store_history, generation)?;
         // Started right here, so that calls are served in the order they were made.
         let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
         let finishing = async move {
@@ -177,7 +179,7 @@ impl Session {
         await_in_loop(py, finishing, |py, execution| Ok(Py::new(py, Execution::from(execution))?.into_any()))
     }
 
-    #[pyo3(signature = (code, timeout, silent, store_history, allow_input))]
+    #[pyo3(signature = (code, timeout, silent, store_history, generation, allow_input))]
     fn stream(
         &self,
         py: Python<'_>,
@@ -185,13 +187,14 @@ impl Session {
         timeout: Option<f64>,
         silent: bool,
         store_history: bool,
+        generation: Option<u64>,
         allow_input: bool,
     ) -> PyResult<ExecutionStream> {
         let session = self.session()?;
         let options = RunOptions {
             observe: true,
             allow_stdin: allow_input,
-            ..options(session, timeout, silent, store_history)?
+            ..options(session, timeout, silent, store_history, generation)?
         };
         let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
         Ok(ExecutionStream::new(running))
@@ -246,10 +249,11 @@ fn options(
     timeout: Option<f64>,
     silent: bool,
     store_history: bool,
+    generation: Option<u64>,
 ) -> PyResult<RunOptions> {
     let timeout: Option<Duration> = match timeout {
         Some(timeout) => seconds("timeout", timeout)?,
         None => session.config().timeout,
     };
-    Ok(RunOptions { timeout, silent, store_history, observe: false, allow_stdin: false })
+    Ok(RunOptions { timeout, silent, store_history, observe: false, allow_stdin: false, generation })
 }

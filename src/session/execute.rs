@@ -47,6 +47,9 @@ impl Asked {
     /// Sends the request, and takes what comes until the execution is complete.
     async fn perform(&mut self, link: &mut Link) -> Result<(), Failure> {
         let subprotocol = link.connect().await.map_err(Failure::NotAsked)?;
+        if self.options.generation.is_some_and(|wanted| wanted != link.generation()) {
+            return Err(Failure::NotAsked(Error::StateLost));
+        }
         let (msg_id, session_id) = link.next_message_id();
         let content = ExecuteRequest {
             silent: self.options.silent,

@@ -248,6 +248,10 @@ impl Link {
     }
 
     /// Notes that the kernel is another process than before.
+    pub(super) fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
     fn state_is_lost(&mut self) {
         self.kernel_session = None;
         self.has_state = false;

@@ -138,7 +138,7 @@ def test_the_agents_context_manager_ends_the_executor() -> None:
     executor = LocalExecutor([], AgentLogger(LogLevel.OFF))
     with agent_of(executor, "final_answer(1)") as agent:
         assert agent.run("Once.") == 1
-    assert executor._local._process.terminated
+    assert executor._sandbox._process.terminated
 
 
 def test_very_long_output_is_bounded_for_the_model(executor: LocalExecutor) -> None:

@@ -83,7 +83,7 @@ def test_a_saved_agent_is_loaded_with_an_executor_of_its_settings() -> None:
 
 
 def test_a_saved_agent_on_a_gateway_holds_no_token(executor: LocalExecutor) -> None:
-    endpoint = executor._local.endpoint
+    endpoint = executor._sandbox.endpoint
     with GatewayExecutor(url=endpoint.url, token=endpoint.token) as remote:
         record = saved(agent_of(remote))
     assert endpoint.token not in json.dumps(record)

@@ -142,7 +142,7 @@ async def test_a_cancelled_creation_leaves_nothing_running(monkeypatch: pytest.M
     with pytest.raises(asyncio.CancelledError):
         await task
     deadline = time.monotonic() + 60
-    while not (made and made[0]._session is None and made[0]._local._process.terminated):
+    while not (made and made[0]._session is None and made[0]._sandbox._process.terminated):
         assert time.monotonic() < deadline, "it is still running"
         await asyncio.sleep(0.05)
 
@@ -150,7 +150,7 @@ async def test_a_cancelled_creation_leaves_nothing_running(monkeypatch: pytest.M
 async def test_a_context_manager() -> None:
     async with await LocalExecutor.acreate() as executor:
         assert (await executor.arun("1 + 1")).output == "2"
-    assert executor._local._process.terminated
+    assert executor._sandbox._process.terminated
 
 
 async def test_turns_are_had_one_at_a_time_and_in_order() -> None:

@@ -11,7 +11,6 @@ from smolagents.utils import AgentError
 
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
-from sandkernel.executor.base import KernelExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +85,7 @@ def test_the_kernels_own_installer_fails_in_its_own_words(executor: LocalExecuto
     missing = f"sandkernel-missing @ {(tmp_path / 'sandkernel_missing-1.0-py3-none-any.whl').as_uri()}"
     executor("pass")
     with pytest.raises(PackageInstallError) as raised:
-        executor._drive(KernelExecutor._install(executor, [missing]))
+        executor._drive(executor._provision.install_inside([missing]))
     assert "sandkernel-missing" in str(raised.value)
     assert "sandkernel_missing-1.0" in raised.value.output
 
@@ -94,7 +93,7 @@ def test_the_kernels_own_installer_fails_in_its_own_words(executor: LocalExecuto
 def test_the_kernels_own_installer_installs(executor: LocalExecutor, wheel: Path) -> None:
     executor("pass")
     name = wheel.name.partition("-")[0]
-    executor._drive(KernelExecutor._install(executor, [f"{name} @ {wheel.as_uri()}"]))
+    executor._drive(executor._provision.install_inside([f"{name} @ {wheel.as_uri()}"]))
     assert executor(f"import {name}; {name}.value").output == "42"
 
 

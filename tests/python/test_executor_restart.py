@@ -68,6 +68,26 @@ def test_a_kernel_that_ignores_the_interrupt(executor: LocalExecutor) -> None:
     assert_restored(executor)
 
 
+async def test_a_cancelled_step_that_ignores_the_interrupt(executor: LocalExecutor) -> None:
+    # The kernel is restarted after the task has left; the next step is asked for before that is done.
+    stream = executor.astream(STUBBORN)
+    assert (await anext(stream)).text == "stubborn\n"
+    await stream.aclose()
+    result = await executor.arun("double(21), sent")
+    assert result.output == "(42, (1, 2))"
+    assert result.logs.startswith("[Note: the Python kernel was restarted since the last step")
+    assert_restored(executor)
+
+
+async def test_what_is_sent_after_a_cancelled_step_arrives(executor: LocalExecutor) -> None:
+    stream = executor.astream(STUBBORN)
+    await anext(stream)
+    await stream.aclose()
+    await executor.asend_variables({"sent": (1, 2), "later": "value"})
+    assert (await executor.arun("later, double(21)")).output == "('value', 42)"
+    assert_restored(executor)
+
+
 def test_a_kernel_that_dies(executor: LocalExecutor) -> None:
     with pytest.raises(KernelDied) as raised:
         executor("print('last words', flush=True)\nimport os, time\ntime.sleep(0.2)\nos._exit(1)")

@@ -206,7 +206,7 @@ def test_what_a_tool_imports_is_installed(executor: LocalExecutor) -> None:
 
     installed: list[list[str]] = []
     with (
-        patch.object(executor._local, "install", installed.append),
+        patch.object(executor._sandbox, "install", installed.append),
         # The package is in no index: its import fails when the tool is made.
         pytest.raises(ConfigurationError, match="surely_not_there_pkg"),
     ):

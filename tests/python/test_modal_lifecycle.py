@@ -21,6 +21,7 @@ from sandkernel.exceptions import (
     SandboxGone,
 )
 from sandkernel.executor import ModalExecutor
+from sandkernel.executor.provision import Provision
 
 if TYPE_CHECKING:
     import subprocess
@@ -59,7 +60,7 @@ def test_an_exception_after_create(cloud: LocalModal, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise RuntimeError("after create")
 
-    monkeypatch.setattr(ModalExecutor, "_prepare", fail)
+    monkeypatch.setattr(Provision, "prepare", fail)
     with pytest.raises(RuntimeError, match="after create"):
         ModalExecutor()
     assert reasons(cloud) == ["terminated"]

@@ -14,15 +14,18 @@ from sandkernel.serialization.budget import Budget
 from sandkernel.serialization.images import from_file as image_from_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sandkernel import Execution, Result
+    from sandkernel.executor.provision import Provision
+    from sandkernel.plans import Plan
     from sandkernel.serialization import PayloadLimits
 
-__all__ = ["Ticket", "decode", "from_error", "from_results", "output", "piece", "ticket"]
+__all__ = ["Ticket", "decode", "fetch", "from_error", "from_results", "output", "piece", "ticket"]
 
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
+PIECE_BYTES = 1 << 20
 _TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15}):([0-9]{1,15})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -138,6 +141,33 @@ def piece(execution: Execution) -> tuple[str, bytes]:
         if payload:
             return form, payload
     raise PayloadError("The final answer did not arrive whole: give it again, or a smaller one")
+
+
+def fetch(ticket: Ticket, provision: Provision, limits: Mapping[str, int]) -> Plan[tuple[str, list[bytes]]]:
+    """Ask for an answer that did not arrive, since a gateway's output limits drop large messages.
+
+    Args:
+        ticket: What stands for it.
+        provision: Of the kernel that has it.
+        limits: The bytes that it may have, by the names of the settings.
+
+    Raises:
+        PayloadError: It is larger.
+    """
+    for name, allowed in limits.items():
+        if ticket.size > allowed:
+            raise PayloadError(
+                f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows {allowed}. "
+                "Give a summary, or a part of it"
+            )
+    form, payload = "safe", bytearray()
+    while len(payload) < ticket.size:
+        call = f"answer_piece({ticket.name!r},{len(payload)},{PIECE_BYTES})"
+        execution: Execution = yield provision.request(f"__import__('_sandkernel').{call}")
+        form, next_piece = piece(execution)
+        payload += next_piece
+    document, beside = payload[: ticket.document_size], payload[ticket.document_size :]
+    return form, [bytes(document), bytes(beside)] if beside else [bytes(document)]
 
 
 def output(execution: Execution, limits: PayloadLimits) -> Any:  # noqa: ANN401 text, an image or None

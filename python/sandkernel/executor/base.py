@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.resources
-import json
 import sys
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.local_python_executor import CodeOutput
@@ -19,18 +17,15 @@ from sandkernel import Session, packages
 from sandkernel.exceptions import (
     ClosedError,
     ConfigurationError,
-    ExecutionTimeout,
     InterruptedExecutionError,
-    KernelDied,
-    PackageInstallError,
-    PayloadError,
     SandkernelError,
 )
-from sandkernel.executor import agents, answers, logs, tools, tracebacks, variables
+from sandkernel.executor import agents, answers, logs, tracebacks
+from sandkernel.executor.explanations import explain, is_state_lost
+from sandkernel.executor.provision import Provision
 from sandkernel.executor.turns import Turns
-from sandkernel.plans import Outcome, Plan, Request, Work, adrive, astream, drive
+from sandkernel.plans import Outcome, Plan, adrive, astream, drive
 from sandkernel.serialization import PayloadLimits
-from sandkernel.shipment import Shipment, discard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -46,20 +41,8 @@ __all__ = ["KernelExecutor"]
 
 T = TypeVar("T")
 
-# Our own requests end in milliseconds; a tool's constructor or a download may take a while.
-SETUP_TIMEOUT = 120.0
-INSTALL_TIMEOUT = 900.0
-# Of giving back memory, after whoever waited has left.
-DISCARD_TIMEOUT = 5.0
-ANSWER_PIECE_BYTES = 1 << 20
 # What `Session.connect` has for `max_result_bytes`.
 DEFAULT_RESULT_BYTES = 256 << 20
-
-STATE_LOST = (
-    "all variables, imports and functions that earlier steps defined are gone, and must be defined again if "
-    "needed (the tools are still available)"
-)
-NOTICE = f"[Note: the Python kernel was restarted since the last step: {STATE_LOST}.]"
 
 
 class _Quiet:
@@ -98,8 +81,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     Attributes:
         last_execution: The whole last execution of the agent's code, also what the model was not shown.
-        state: Holds `"_print_outputs"`, where smolagents looks for the output of code that raised an error.
         installed_packages: The requirements that were installed.
+        state: Holds `"_print_outputs"`, where smolagents looks for the output of code that raised an error.
 
     Raises:
         SandkernelError: The kernel can't be had. The sandbox is ended.
@@ -124,13 +107,14 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._close_callbacks: list[Callable[[], object]] = []
         self._sandbox = sandbox
         self._session: Session | None = None
+        logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
+        self._provision = Provision(sandbox, logger, allow_pickle=allow_pickle)
         try:
-            logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
             super().__init__(list(additional_imports), logger, allow_pickle)
+            self.installed_packages = self._provision.installed_packages
             self.timeout = timeout
             self.max_logs_length = max_logs_length
             self.payload_limits = PayloadLimits.of(payload_limits)
-            self.installed_packages: list[str] = []
             self.state: dict[str, Any] = {"_print_outputs": ""}
             self.last_execution: Execution | None = None
             self._settings = {
@@ -142,19 +126,13 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             if self.payload_limits != PayloadLimits():
                 self._settings["payload_limits"] = dataclasses.asdict(self.payload_limits)
             self._turns = Turns()
-            self._tools: dict[str, tools.Definition] = {}
-            self._defined: dict[str, tools.Definition] = {}
-            self._variables: dict[str, Any] = {}
-            self._generation: int | None = None
-            self._loss_told = False
-            self._notice = ""
             options = dict(session_options or {})
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
-            self._session = self._connect(sandbox, options)
+            self._attach(self._connect(sandbox, options))
             if install:
                 self.install_packages(self.additional_imports)
             else:
-                self.installed_packages = packages.requirements(self.additional_imports)
+                self.installed_packages += packages.requirements(self.additional_imports)
         except BaseException:
             self.cleanup()
             raise
@@ -210,7 +188,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             ConfigurationError: A tool can't run in a kernel, for example since its source can't be had.
             PackageInstallError: A package that a tool imports can't be installed.
         """
-        self._drive(self._send_tools(tools))
+        self._drive(self._provision.send_tools(tools))
 
     def send_variables(self, variables: Mapping[str, Any], *, on_progress: Progress | None = None) -> None:
         """Bind variables in the kernel's namespace: all of them, or none where that is broken off.
@@ -226,7 +204,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         Raises:
             PayloadError: A variable can't be sent; the message names it, and what in it can't.
         """
-        self._drive(self._send_variables(variables, on_progress))
+        self._drive(self._provision.send_variables(variables, on_progress))
 
     def install_packages(self, additional_imports: Sequence[str]) -> list[str]:
         """Install packages where the kernel can import them.
@@ -241,7 +219,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             PackageInstallError: One can't be installed; the message has the installer's own words.
             ConfigurationError: One is no requirement.
         """
-        return self._drive(self._install_packages(additional_imports))
+        return self._drive(self._provision.install_packages(additional_imports))
 
     def bind(self, agent: Any) -> None:  # noqa: ANN401 a CodeAgent
         """Make `agent.to_dict()` name this executor: what is saved can't be loaded without one."""
@@ -265,7 +243,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def cleanup(self) -> None:
         """Delete the kernel and end the sandbox. A second call does nothing."""
         self._closed = True
-        session, self._session = self._session, None
+        session = self._session
+        self._attach(None)
         try:
             if session is not None:
                 session.close()
@@ -336,17 +315,17 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     async def asend_tools(self, tools: Mapping[str, Any]) -> None:
         """Do what `send_tools` does."""
-        await self._adrive(self._send_tools(tools))
+        await self._adrive(self._provision.send_tools(tools))
 
     async def asend_variables(
         self, variables: Mapping[str, Any], *, on_progress: Progress | None = None
     ) -> None:
         """Do what `send_variables` does; cancelling the task breaks it off."""
-        await self._adrive(self._send_variables(variables, on_progress))
+        await self._adrive(self._provision.send_variables(variables, on_progress))
 
     async def ainstall_packages(self, additional_imports: Sequence[str]) -> list[str]:
         """Do what `install_packages` does."""
-        return await self._adrive(self._install_packages(additional_imports))
+        return await self._adrive(self._provision.install_packages(additional_imports))
 
     async def aclose(self) -> None:
         """Do what `cleanup` does, without holding up the event loop."""
@@ -372,6 +351,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             **options,
         )
 
+    def _attach(self, session: Session | None) -> None:
+        self._session = self._provision.session = session
+
     def _guard(self, plan: Plan[T]) -> Plan[T]:
         """Stand around every plan: for errors that a kind of sandbox can tell more about."""
         return plan
@@ -392,24 +374,6 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         async with self._turns.atake():
             return await adrive(self._guard(plan), self._open())
 
-    def _prepare(self) -> Plan[None]:
-        """Give a new kernel, or one that lost its state, what it needs."""
-        generation = self._open().generation
-        if self._generation == generation:
-            return
-        lost = self._generation is not None
-        yield from self._ours(_setup(allow_pickle=self.allow_pickle))
-        if lost and not self._loss_told:
-            self._notice = NOTICE
-        self._loss_told = False
-        self._defined = {}
-        if self._variables:
-            yield from self._deliver_variables(
-                variables.encode(self._variables, allow_pickle=self.allow_pickle)
-            )
-        yield from self._deliver_tools(self._tools)
-        self._generation = generation
-
     def _execute(self, code: str, timeout: float | EllipsisType | None) -> Plan[CodeOutput]:
         # Not a plan itself: what can't work is said before waiting for a turn.
         if not isinstance(code, str):
@@ -418,20 +382,27 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def _execution(self, code: str, limit: float | None) -> Plan[CodeOutput]:
         self.state["_print_outputs"] = ""
-        yield from self._prepare()
-        notice, self._notice = self._notice, ""
+        execution = yield from self._provision.with_everything(lambda: self._ask(code, limit))
+        return (yield from self._conclude(execution, self._provision.take_notice()))
+
+    def _ask(self, code: str, limit: float | None) -> Plan[Execution]:
         try:
-            execution: Execution = yield Request(code, limit, ours=False)
+            execution: Execution = yield self._provision.request(code, limit, ours=False)
         except InterruptedExecutionError as error:
-            self._loss_told = _is_state_lost(error)
-            if error.execution is not None:
-                self._remember(error.execution)
-            if error.execution is None or answers.from_results(error.execution) is None:
-                explained = _explain(error, limit, notice)
-                # An error that is its own cause would send who follows the causes round for ever.
-                raise explained from (error.__cause__ if explained is error else error)
-            execution = error.execution
-        return (yield from self._conclude(execution, notice))
+            return self._cut_short(error, limit)
+        return execution
+
+    def _cut_short(self, error: InterruptedExecutionError, limit: float | None) -> Execution:
+        """Return the execution where its final answer had arrived; raise what the model is told otherwise."""
+        if is_state_lost(error):
+            self._provision.loss_is_told()
+        if error.execution is not None:
+            self._remember(error.execution)
+            if answers.from_results(error.execution) is not None:
+                return error.execution
+        explained = explain(error, limit, self._provision.take_notice())
+        # An error that is its own cause would send who follows the causes round for ever.
+        raise explained from (error.__cause__ if explained is error else error)
 
     def _remember(self, execution: Execution) -> None:
         self.last_execution = execution
@@ -442,7 +413,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         shown = self.state["_print_outputs"]
         answer = answers.from_results(execution)
         if answer is None and (ticket := answers.ticket(execution)) is not None:
-            answer = yield from self._fetch(ticket)
+            answer = yield from answers.fetch(ticket, self._provision, self._answer_limits())
         if answer is None:
             answer = answers.from_error(execution)
         if answer is not None:
@@ -455,189 +426,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             output=answers.output(execution, self.payload_limits), logs=prefix + shown, is_final_answer=False
         )
 
-    def _fetch(self, ticket: answers.Ticket) -> Plan[tuple[str, list[bytes]]]:
-        """Ask for an answer that did not arrive, since a gateway's output limits drop large messages."""
-        for name, allowed in (
-            ("max_result_bytes", self._max_answer_bytes),
-            ("payload_limits.payload_bytes", self.payload_limits.payload_bytes),
-        ):
-            if ticket.size > allowed:
-                raise PayloadError(
-                    f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows "
-                    f"{allowed}. Give a summary, or a part of it"
-                )
-        form, payload = "safe", bytearray()
-        while len(payload) < ticket.size:
-            call = f"answer_piece({ticket.name!r},{len(payload)},{ANSWER_PIECE_BYTES})"
-            execution: Execution = yield Request(f"__import__('_sandkernel').{call}", SETUP_TIMEOUT)
-            form, piece = answers.piece(execution)
-            payload += piece
-        document, beside = payload[: ticket.document_size], payload[ticket.document_size :]
-        return form, [bytes(document), bytes(beside)] if beside else [bytes(document)]
-
-    def _ours(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
-        """Run code of ours, which is not expected to fail."""
-        execution: Execution = yield Request(code, timeout)
-        return _expect(execution)
-
-    def _ask(self, call: str) -> Plan[str]:
-        """Call a function of the prelude that replies with a text."""
-        execution = yield from self._ours(f"__import__('_sandkernel').{call}")
-        if execution.error is None or execution.error.name != "Reply":
-            raise SandkernelError(f"The kernel did not reply to {call.partition('(')[0]}")
-        return execution.error.value
-
-    def _deliver(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[Execution | None]:
-        """Send a shipment; return the execution that failed, if one did."""
-        try:
-            for piece in shipment.pieces():
-                execution: Execution = yield Request(piece.code, SETUP_TIMEOUT)
-                if execution.error is not None:
-                    return execution
-                if on_progress is not None:
-                    on_progress(piece.sent, shipment.size)
-        except (SandkernelError, GeneratorExit):
-            raise
-        except BaseException:
-            # Broken off: nothing is bound, and what is there already takes no more memory in the kernel.
-            with suppress(Exception):
-                yield Request(discard(shipment), DISCARD_TIMEOUT)
-            raise
-        return None
-
-    def _send_variables(self, values: Mapping[str, Any], on_progress: Progress | None = None) -> Plan[None]:
-        if not values:
-            return
-        shipment = variables.encode(values, allow_pickle=self.allow_pickle)
-        yield from self._prepare()
-        yield from self._deliver_variables(shipment, on_progress)
-        self._variables.update(values)
-
-    def _deliver_variables(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[None]:
-        failed = yield from self._deliver(shipment, on_progress)
-        if failed is not None and failed.error is not None:
-            raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
-
-    def _send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
-        definitions = {definition.name: definition for definition in tools.define(given)}
-        yield from self._prepare()
-        wanted = [
-            name
-            for each in definitions.values()
-            for name in each.imports
-            if self._defined.get(each.name) != each
-        ]
-        if wanted:
-            yield from self._install_packages(wanted)
-        yield from self._deliver_tools(definitions)
-        self._tools.update(definitions)
-
-    def _deliver_tools(self, definitions: Mapping[str, tools.Definition]) -> Plan[None]:
-        if not definitions:
-            return
-        document = tools.document(definitions.values(), self._defined)
-        failed = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
-        if failed is not None and failed.error is not None:
-            _expect(failed)
-            raise ConfigurationError(f"A tool can't be made in the kernel: {failed.error.value}")
-        self._defined.update(definitions)
-
-    def _install_packages(self, imports: Sequence[str]) -> Plan[list[str]]:
-        known = set(self.installed_packages)
-        wanted = [
-            name for name in dict.fromkeys(imports) if not known.issuperset(packages.requirements([name]))
-        ]
-        if not wanted:
-            return []
-        yield from self._prepare()
-        modules = [name for name in wanted if name.replace(".", "_").isidentifier()]
-        absent = set(
-            json.loads((yield from self._ask(f"missing({[name.split('.')[0] for name in modules]!r})")))
-        )
-        wanted = [name for name in wanted if name not in modules or name.split(".")[0] in absent]
-        requirements = packages.requirements(wanted)
-        if requirements:
-            self.logger.log(f"Installing {', '.join(requirements)} ...")
-            yield from self._install(requirements)
-            self.installed_packages += requirements
-        return requirements
-
-    def _install(self, requirements: list[str]) -> Plan[None]:
-        """Install requirements: here by the kernel itself, into its own environment."""
-        code = f"__import__('_sandkernel').install({requirements!r})"
-        execution = yield from self._ours(code, INSTALL_TIMEOUT)
-        if execution.error is not None:
-            output = execution.error.value
-            raise PackageInstallError(
-                f"Could not install {', '.join(requirements)}:\n{output}", output=output
-            )
-
-    def _install_outside(self, function: Any, requirements: list[str]) -> Plan[None]:  # noqa: ANN401
-        """Install requirements by a function of the sandbox, where the kernel finds them."""
-        yield Work(lambda: function(requirements))
-        yield from self._ours("__import__('importlib').invalidate_caches()")
-
-
-# Errors that the prelude raises on purpose.
-_EXPECTED = frozenset({"Reply", "InstallError", "ToolError"})
-
-
-def _expect(execution: Execution) -> Execution:
-    if execution.error is not None and execution.error.name not in _EXPECTED:
-        summary = tracebacks.render(execution.error)
-        raise SandkernelError(f"The kernel could not be prepared for the agent's code:\n{summary}")
-    return execution
-
-
-# The modules of the kernel that are ours, each after those that it imports.
-_MODULES = (
-    ("_sandkernel_encoder", "sandkernel.serialization", "encoder.py"),
-    ("_sandkernel_decoder", "sandkernel.kernel", "decoder.py"),
-    ("_sandkernel_shipments", "sandkernel.kernel", "shipments.py"),
-    ("_sandkernel", "sandkernel.kernel", "prelude.py"),
-)
-
-
-def _setup(*, allow_pickle: bool) -> str:
-    """Return the code that makes the prelude a module of the kernel, and binds no name."""
-    sources = {
-        name: importlib.resources.files(package).joinpath(file).read_text(encoding="utf-8")
-        for name, package, file in _MODULES
-    }
-    load = (
-        "(lambda m, source: (exec(compile(source, '<sandkernel>', 'exec'), m.__dict__), "
-        "__import__('sys').modules.__setitem__(m.__name__, m)))"
-    )
-    loads = ", ".join(
-        f"load(__import__('types').ModuleType({name!r}), {source!r})" for name, source in sources.items()
-    )
-    allow = f"setattr(__import__('_sandkernel'), 'allow_pickle', {allow_pickle!r})"
-    return f"(lambda load: ({loads}, {allow}))({load})"
-
-
-def _is_state_lost(error: InterruptedExecutionError) -> bool:
-    return isinstance(error, KernelDied) or (isinstance(error, ExecutionTimeout) and error.restarted)
-
-
-def _explain(error: InterruptedExecutionError, limit: float | None, notice: str) -> InterruptedExecutionError:
-    """Return the error in words that help a model."""
-    prefix = f"{notice}\n" if notice and not _is_state_lost(error) else ""
-    if isinstance(error, ExecutionTimeout):
-        message = f"{prefix}The code was stopped: it ran longer than its time limit of {limit:g} s"
-        if error.restarted:
-            message += (
-                f" and did not react to an interrupt, so the Python kernel was restarted: {STATE_LOST}."
-            )
-        else:
-            message += ". Variables, imports and functions are kept."
-        return ExecutionTimeout(message, error.execution, restarted=error.restarted)
-    if isinstance(error, KernelDied):
-        message = (
-            "The Python kernel died while it ran the code (out of memory, a crash in a library, or the code "
-            f"ended the process): {STATE_LOST}."
-        )
-        return KernelDied(message, error.execution)
-    return error
+    def _answer_limits(self) -> dict[str, int]:
+        return {
+            "max_result_bytes": self._max_answer_bytes,
+            "payload_limits.payload_bytes": self.payload_limits.payload_bytes,
+        }
 
 
 def _abandon(boot: asyncio.Future[Any]) -> None:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
-    from sandkernel.plans import Plan
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["LocalExecutor"]
@@ -73,7 +72,6 @@ class LocalExecutor(KernelExecutor):
             environment=environment,
             on_stage=on_stage,
         )
-        self._local = sandbox
         super().__init__(
             sandbox,
             additional_imports,
@@ -85,6 +83,3 @@ class LocalExecutor(KernelExecutor):
             install=False,
             session_options=session_options,
         )
-
-    def _install(self, requirements: list[str]) -> Plan[None]:
-        yield from self._install_outside(self._local.install, requirements)

@@ -342,7 +342,8 @@ class ModalExecutor(KernelExecutor):
         """
         session = self._open()
         sandbox_id = self._modal.detach()
-        self._closed, self._session = True, None
+        self._closed = True
+        self._attach(None)
         session.close()
         self._tell_closed()
         return sandbox_id
@@ -371,9 +372,9 @@ class ModalExecutor(KernelExecutor):
 
     def _connect(self, sandbox: Sandbox, options: Mapping[str, Any]) -> Session:  # noqa: ARG002 it is ours
         session = self._modal.connect(options)
-        self._session = session
+        self._attach(session)
         # The kernel answers: whoever is handed this executor later does not wait for that.
-        self._drive(self._prepare())
+        self._drive(self._provision.prepare())
         self._modal.boot_report.finished("kernel")
         return session
 

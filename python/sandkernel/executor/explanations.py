@@ -1,0 +1,45 @@
+"""What a model is told when the kernel did not come to the end of its code."""
+
+from __future__ import annotations
+
+from sandkernel.exceptions import ExecutionTimeout, InterruptedExecutionError, KernelDied
+
+__all__ = ["NOTICE", "explain", "is_state_lost"]
+
+STATE_LOST = (
+    "all variables, imports and functions that earlier steps defined are gone, and must be defined again if "
+    "needed (the tools are still available)"
+)
+NOTICE = f"[Note: the Python kernel was restarted since the last step: {STATE_LOST}.]"
+
+
+def is_state_lost(error: InterruptedExecutionError) -> bool:
+    """Whether an error says that the kernel's state is gone."""
+    return isinstance(error, KernelDied) or (isinstance(error, ExecutionTimeout) and error.restarted)
+
+
+def explain(error: InterruptedExecutionError, limit: float | None, notice: str) -> InterruptedExecutionError:
+    """Return the error in words that help a model.
+
+    Args:
+        error: What ended the execution.
+        limit: The seconds that it was allowed; `None` for no limit.
+        notice: What the model was to be told before this; empty for nothing.
+    """
+    prefix = f"{notice}\n" if notice and not is_state_lost(error) else ""
+    if isinstance(error, ExecutionTimeout):
+        message = f"{prefix}The code was stopped: it ran longer than its time limit of {limit:g} s"
+        if error.restarted:
+            message += (
+                f" and did not react to an interrupt, so the Python kernel was restarted: {STATE_LOST}."
+            )
+        else:
+            message += ". Variables, imports and functions are kept."
+        return ExecutionTimeout(message, error.execution, restarted=error.restarted)
+    if isinstance(error, KernelDied):
+        message = (
+            "The Python kernel died while it ran the code (out of memory, a crash in a library, or the code "
+            f"ended the process): {STATE_LOST}."
+        )
+        return KernelDied(message, error.execution)
+    return error

@@ -1,0 +1,249 @@
+"""What a kernel is given for the agent's code, and is given again when it has lost its state."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sandkernel import packages
+from sandkernel.exceptions import (
+    ClosedError,
+    ConfigurationError,
+    PackageInstallError,
+    PayloadError,
+    SandkernelError,
+    StateLost,
+)
+from sandkernel.executor import prelude, tools, tracebacks, variables
+from sandkernel.executor.explanations import NOTICE
+from sandkernel.plans import Plan, Request, Work
+from sandkernel.shipment import Shipment, discard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sandkernel import Execution, Session
+    from sandkernel.sandboxes import Sandbox
+    from sandkernel.shipment import Progress
+
+__all__ = ["Provision"]
+
+T = TypeVar("T")
+
+# Our own requests end in milliseconds; a tool's constructor or a download may take a while.
+SETUP_TIMEOUT = 120.0
+INSTALL_TIMEOUT = 900.0
+# Of giving back memory, after whoever waited has left.
+DISCARD_TIMEOUT = 5.0
+# A kernel that loses its state again while it is given everything anew is not waited for for ever.
+ATTEMPTS = 3
+# Errors that our modules in the kernel raise on purpose.
+EXPECTED = frozenset({"Reply", "InstallError", "ToolError"})
+
+
+class Provision:
+    """Modules, variables, packages and tools: what the executor has for its kernel, and which it has of it.
+
+    Every method but `request` returns a plan.
+
+    Args:
+        sandbox: Where the kernel is. Where it has an `install`, that installs packages; otherwise the kernel
+            does.
+        logger: A logger of smolagents.
+        allow_pickle: Whether values without a safe form travel as pickles.
+
+    Attributes:
+        session: The session to the kernel; `None` where there is none.
+        installed_packages: The requirements that were installed.
+        notice: What the model is to be told with its next observation; empty for nothing.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        logger: Any,  # noqa: ANN401 smolagents takes several
+        *,
+        allow_pickle: bool,
+    ) -> None:
+        self._sandbox = sandbox
+        self.session: Session | None = None
+        self._logger = logger
+        self._allow_pickle = allow_pickle
+        self._tools: dict[str, tools.Definition] = {}
+        self._variables: dict[str, Any] = {}
+        # What the kernel has of them, and which kernel that is, in which of its lives.
+        self._defined: dict[str, tools.Definition] = {}
+        self._provided: tuple[Session, int] | None = None
+        self._loss_told = False
+        self.installed_packages: list[str] = []
+        self.notice = ""
+
+    def take_notice(self) -> str:
+        """Return what the model is to be told; it is told once."""
+        notice, self.notice = self.notice, ""
+        return notice
+
+    def loss_is_told(self) -> None:
+        """Note that the model learns otherwise that the kernel's state is lost."""
+        self._loss_told = True
+
+    def with_everything(self, plan: Callable[[], Plan[T]]) -> Plan[T]:
+        """Carry out a plan in a kernel that has everything.
+
+        Its requests, made by `request`, are not run by a kernel that has lost it since: then that is given
+        everything, and the plan begins anew.
+        """
+        attempt = 1
+        while True:
+            try:
+                yield from self.prepare()
+                return (yield from plan())
+            except StateLost:
+                if attempt == ATTEMPTS:
+                    raise
+            attempt += 1
+
+    def prepare(self) -> Plan[None]:
+        """Give a new kernel, or one that lost its state, what it needs."""
+        session = self.session
+        if session is None:
+            raise ClosedError("The executor is closed: create a new one")
+        provided = session, session.generation
+        if self._provided == provided:
+            return
+        lost = self._provided is not None
+        load = prelude.load(allow_pickle=self._allow_pickle)
+        # For whichever of its lives that the kernel is in: if it is a later one, the next request finds out.
+        _expect((yield Request(load, SETUP_TIMEOUT)))
+        if lost and not self._loss_told:
+            self.notice = NOTICE
+        self._loss_told = False
+        self._defined = {}
+        self._provided = provided
+        try:
+            if self._variables:
+                yield from self._deliver_variables(
+                    variables.encode(self._variables, allow_pickle=self._allow_pickle)
+                )
+            yield from self._deliver_tools(self._tools)
+        except BaseException:
+            # Not whole: another time it is given all of it.
+            self._provided, self._loss_told = (session, -1), True
+            raise
+
+    def request(self, code: str, timeout: float | None = SETUP_TIMEOUT, *, ours: bool = True) -> Request:
+        """Return a request that only a kernel that has everything runs."""
+        generation = self._provided[1] if self._provided is not None else None
+        return Request(code, timeout, ours=ours, generation=generation)
+
+    def run(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
+        """Run code of ours, which is not expected to fail."""
+        return _expect((yield self.request(code, timeout)))
+
+    def send_variables(self, values: Mapping[str, Any], on_progress: Progress | None = None) -> Plan[None]:
+        """Bind variables in the kernel's namespace, all or none."""
+        if not values:
+            return
+        shipment = variables.encode(values, allow_pickle=self._allow_pickle)
+        yield from self.with_everything(lambda: self._deliver_variables(shipment, on_progress))
+        self._variables.update(values)
+
+    def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
+        """Make tools in the kernel, those that it does not have yet."""
+        definitions = {definition.name: definition for definition in tools.define(given)}
+        yield from self.prepare()
+        wanted = [
+            name
+            for each in definitions.values()
+            for name in each.imports
+            if self._defined.get(each.name) != each
+        ]
+        if wanted:
+            yield from self.install_packages(wanted)
+        yield from self.with_everything(lambda: self._deliver_tools(definitions))
+        self._tools.update(definitions)
+
+    def install_packages(self, imports: Sequence[str]) -> Plan[list[str]]:
+        """Install packages that the kernel can't import yet; return their requirements."""
+        known = set(self.installed_packages)
+        wanted = [
+            name for name in dict.fromkeys(imports) if not known.issuperset(packages.requirements([name]))
+        ]
+        if not wanted:
+            return []
+        modules = [name for name in wanted if name.replace(".", "_").isidentifier()]
+        missing = f"missing({[name.split('.')[0] for name in modules]!r})"
+        absent = set(json.loads((yield from self.with_everything(lambda: self._ask(missing)))))
+        wanted = [name for name in wanted if name not in modules or name.split(".")[0] in absent]
+        requirements = packages.requirements(wanted)
+        if requirements:
+            self._logger.log(f"Installing {', '.join(requirements)} ...")
+            install = getattr(self._sandbox, "install", None)
+            if install is None:
+                yield from self.install_inside(requirements)
+            else:
+                yield from self._install_outside(install, requirements)
+            self.installed_packages += requirements
+        return requirements
+
+    def install_inside(self, requirements: list[str]) -> Plan[None]:
+        """Have the kernel itself install requirements, into its own environment."""
+        code = f"__import__('_sandkernel').install({requirements!r})"
+        execution = yield from self.with_everything(lambda: self.run(code, INSTALL_TIMEOUT))
+        if execution.error is not None:
+            output = execution.error.value
+            raise PackageInstallError(
+                f"Could not install {', '.join(requirements)}:\n{output}", output=output
+            )
+
+    def _install_outside(self, install: Callable[[list[str]], object], requirements: list[str]) -> Plan[None]:
+        yield Work(lambda: install(requirements))
+        yield from self.with_everything(lambda: self.run("__import__('importlib').invalidate_caches()"))
+
+    def _ask(self, call: str) -> Plan[str]:
+        """Call a function of the prelude that replies with a text."""
+        execution = yield from self.run(f"__import__('_sandkernel').{call}")
+        if execution.error is None or execution.error.name != "Reply":
+            raise SandkernelError(f"The kernel did not reply to {call.partition('(')[0]}")
+        return execution.error.value
+
+    def _deliver(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[Execution | None]:
+        """Send a shipment; return the execution that failed, if one did."""
+        try:
+            for piece in shipment.pieces():
+                execution: Execution = yield self.request(piece.code)
+                if execution.error is not None:
+                    return execution
+                if on_progress is not None:
+                    on_progress(piece.sent, shipment.size)
+        except (SandkernelError, GeneratorExit):
+            raise
+        except BaseException:
+            # Broken off: nothing is bound, and what is there already takes no more memory in the kernel.
+            with suppress(Exception):
+                yield self.request(discard(shipment), DISCARD_TIMEOUT)
+            raise
+        return None
+
+    def _deliver_variables(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[None]:
+        failed = yield from self._deliver(shipment, on_progress)
+        if failed is not None and failed.error is not None:
+            raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
+
+    def _deliver_tools(self, definitions: Mapping[str, tools.Definition]) -> Plan[None]:
+        if not definitions:
+            return
+        document = tools.document(definitions.values(), self._defined)
+        failed = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
+        if failed is not None and failed.error is not None:
+            _expect(failed)
+            raise ConfigurationError(f"A tool can't be made in the kernel: {failed.error.value}")
+        self._defined.update(definitions)
+
+
+def _expect(execution: Execution) -> Execution:
+    if execution.error is not None and execution.error.name not in EXPECTED:
+        summary = tracebacks.render(execution.error)
+        raise SandkernelError(f"The kernel could not be prepared for the agent's code:\n{summary}")
+    return execution
