@@ -47,13 +47,10 @@ def assert_restored(executor: LocalExecutor) -> None:
 
 
 STUBBORN = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, lambda *_: None)
 print('stubborn', flush=True)
-while True:
-    try:
-        while True: time.sleep(0.01)
-    except KeyboardInterrupt:
-        pass
+while True: time.sleep(0.01)
 """
 
 
