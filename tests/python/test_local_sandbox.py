@@ -88,6 +88,33 @@ def test_a_kernel_where_unix_sockets_do_not_reach_runs_too(
     assert list(deep.iterdir()) == []
 
 
+SETTINGS = """
+import ipykernel, json
+(get_ipython().history_manager.hist_file, json.load(open(ipykernel.get_connection_file()))["transport"])
+"""
+
+
+def test_kernels_listen_in_the_sandboxs_directory_and_write_no_history() -> None:
+    with LocalSandbox() as sandbox:
+        endpoint = sandbox.endpoint
+        _, other = request(endpoint, "POST", "/api/kernels")
+        for kernel_id in (endpoint.kernel_id, other["id"]):
+            with KernelClient(endpoint, kernel_id) as client:
+                assert client.run(SETTINGS).result == "(':memory:', 'ipc')"
+
+
+def test_the_gateway_knows_which_kernel_is_busy() -> None:
+    with LocalSandbox() as sandbox, KernelClient(sandbox.endpoint) as client:
+        path = f"/api/kernels/{sandbox.endpoint.kernel_id}"
+        running = client.send("print('started', flush=True)\nwhile True: pass")
+        while client.receive()["msg_type"] != "stream":
+            pass
+        assert wait_until(lambda: request(sandbox.endpoint, "GET", path)[1]["execution_state"] == "busy")
+        request(sandbox.endpoint, "POST", f"{path}/interrupt")
+        assert client.outcome(running).error is not None
+        assert wait_until(lambda: request(sandbox.endpoint, "GET", path)[1]["execution_state"] == "idle")
+
+
 def test_interrupt_restart_and_delete_work_on_the_early_kernel() -> None:
     with LocalSandbox() as sandbox:
         endpoint = sandbox.endpoint

@@ -32,17 +32,19 @@ import signal
 import socket
 import sys
 import tempfile
+import uuid
 from typing import Any, Dict, List
 
 from sandkernel.gateway.imports import import_gateway
 from sandkernel.gateway.kernels import (
     MESSAGES_KEPT,
     EarlyKernel,
+    fits_a_socket,
     tune_provisioner,
     write_kernel_specification,
 )
 from sandkernel.gateway.processes import Processes, Watcher
-from sandkernel.gateway.tuning import tune, tune_nudge, tune_websocket
+from sandkernel.gateway.tuning import tune, tune_bookkeeping, tune_nudge, tune_websocket
 
 Configuration = Dict[str, Any]
 
@@ -112,6 +114,8 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     settings.MappingKernelManager.buffer_offline_messages = False
     # New ports would cut an open websocket off from its restarted kernel.
     settings.KernelRestarter.random_ports_until_alive = False
+    if fits_a_socket(os.path.join(runtime, "kernel-%s-ipc" % uuid.UUID(int=0))):
+        settings.KernelManager.transport = "ipc"
     settings.JupyterWebsocketPersonality.list_kernels = True
     settings.KernelGatewayApp.log_level = 30
     settings.KernelGatewayApp.ws_ping_interval = configuration.get("ping_interval", 30)
@@ -180,6 +184,7 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
     application = build_application(configuration, listener, runtime)
     tune(tune_websocket)
     tune(tune_nudge)
+    tune(tune_bookkeeping)
     tune(tune_resuming, application.web_app)
     if not tune(tune_provisioner, early, processes) and early is not None:
         early.discard()

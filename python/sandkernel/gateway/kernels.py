@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 # A unix socket's path may be 104 bytes long, on macOS; the end is zmq's.
-LONGEST_ADDRESS = 90
+LONGEST_ADDRESS = 100
 # Past 1000 messages that wait for a gateway, ZeroMQ drops output without a word: code that prints and flushes
 # gets there at once. It can only be told when the socket is made. (From ipykernel 7 on it is an XPUB.)
 MESSAGES_KEPT = 1_000_000
@@ -39,7 +39,14 @@ runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
 
 def kernel_command(configuration: Dict[str, Any]) -> List[str]:
     """What starts a kernel, up to the path of its connection file."""
-    return [configuration.get("kernel_python") or sys.executable, "-c", START_KERNEL, "-f"]
+    python = configuration.get("kernel_python") or sys.executable
+    # On disk, what was executed is written and synced each time: by far the longest wait of an execution.
+    return [python, "-c", START_KERNEL, "--HistoryManager.hist_file=:memory:", "-f"]
+
+
+def fits_a_socket(path: str) -> bool:
+    """Whether a kernel can listen in our directory: no port to collide over, no stranger to connect."""
+    return len(os.fsencode(path)) <= LONGEST_ADDRESS
 
 
 class EarlyKernel:
@@ -55,8 +62,7 @@ class EarlyKernel:
             "kernel_name": "python3",
         }
         address = os.path.splitext(self.file)[0]
-        if len(os.fsencode(address)) <= LONGEST_ADDRESS:
-            # Sockets in our directory: no port to collide over, no stranger to connect.
+        if fits_a_socket(address):
             self.connection.update(transport="ipc", ip=address)
             self.connection.update({name: number for number, name in enumerate(PORTS, 1)})
         else:
