@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from sandkernel import _sandkernel
@@ -120,13 +120,16 @@ class Callbacks:
         """Return the execution of a stream that has ended.
 
         Raises:
-            Exception: What a callback raised.
+            Exception: What a callback raised, with the execution as its `.execution`.
         """
-        if self._failure is not None:
-            raise self._failure
         execution = stream.execution
         if execution is None:
             raise AssertionError("a stream that has ended has its execution")
+        if self._failure is not None:
+            # An exception with slots takes no attribute.
+            with suppress(AttributeError):
+                setattr(self._failure, "execution", execution)  # noqa: B010 it is not declared
+            raise self._failure
         return execution
 
 

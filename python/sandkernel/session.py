@@ -289,7 +289,7 @@ class Session:
             ConnectionLost: The connection to the kernel broke.
             ClosedError: The session is closed, or was closed meanwhile.
             ForkError: The session belongs to another process.
-            Exception: What a callback raised, once the execution has ended.
+            Exception: What a callback raised, once the execution has ended, which it has as its `.execution`.
         """
         _check_code(code)
         callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
