@@ -77,6 +77,12 @@ fuzz: ## Fuzz the codec and the fold, FUZZ_SECONDS (60) each
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 
+SOAK_SECONDS ?= 120
+
+.PHONY: soak
+soak: build ## Run code under random faults, SOAK_SECONDS (120), and count what is lost, doubled or left
+	$(BIN)/python tests/python/soak.py --seconds $(SOAK_SECONDS)
+
 .PHONY: clean
 clean: ## Remove what was built
 	cargo clean

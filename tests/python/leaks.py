@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 def _children() -> set[str]:
@@ -36,13 +36,23 @@ def _directories(prefix: str) -> set[str]:
     return {f"directory {each}" for each in Path(tempfile.gettempdir()).glob(f"{prefix}*")}
 
 
+def present(prefix: str) -> set[str]:
+    """What there is of this process's now, and of directories whose names begin so."""
+    return _children() | _threads() | _sockets() | _directories(prefix)
+
+
+def left_since(before: set[str], prefix: str, *, within: float = 5.0) -> list[str]:
+    """What is there that wasn't, and does not go."""
+    deadline = time.monotonic() + within
+    while (left := sorted(present(prefix) - before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
 @contextlib.contextmanager
 def nothing_left(prefix: str, *, within: float = 5.0) -> Iterator[None]:
     """Assert that afterwards there is nothing that wasn't there before."""
-    kinds: tuple[Callable[[], set[str]], ...] = (_children, _threads, _sockets, lambda: _directories(prefix))
-    before = [kind() for kind in kinds]
+    before = present(prefix)
     yield
-    deadline = time.monotonic() + within
-    while left := [each for kind, old in zip(kinds, before, strict=True) for each in sorted(kind() - old)]:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.02)
+    left = left_since(before, prefix, within=within)
+    assert not left, f"left behind: {left}"
