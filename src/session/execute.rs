@@ -44,6 +44,11 @@ impl Asked {
         !self.msg_id.is_empty()
     }
 
+    /// Whether the kernel neither counts nor announces it.
+    pub(super) fn is_silent(&self) -> bool {
+        self.options.silent
+    }
+
     /// Sends the request, and takes what comes until the execution is complete.
     async fn perform(&mut self, link: &mut Link) -> Result<(), Failure> {
         let subprotocol = link.connect().await.map_err(Failure::NotAsked)?;
@@ -184,7 +189,7 @@ impl Worker {
         interruption: Interruption,
     ) -> Result<Result<Execution>, CloseAsked> {
         match interruption {
-            Interruption::Cancelled => match self.stop(&mut asked).await {
+            Interruption::Cancelled => match self.cancel(&mut asked).await {
                 Stopped::CloseAsked(close) => Err(close),
                 _ => Ok(Err(Error::Closed)),
             },

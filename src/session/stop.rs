@@ -1,11 +1,18 @@
 //! How running code is ended: interrupt, then restart.
 
+use std::time::Duration;
+
 use tokio::time::sleep;
 
 use super::execute::Asked;
 use super::link::Gone;
 use super::open::DELETE_WITHIN;
 use super::worker::{CloseAsked, Control, Worker};
+
+/// How long silent code, which is mostly a request of the host's own, may go on to its end when nobody waits for it any
+/// more. An interrupt that comes just as the code ends hits the kernel where it takes none: its reply is lost, and with a
+/// restart its state.
+const SILENT_CODE_MAY_END: Duration = Duration::from_secs(1);
 
 /// How it went.
 pub(super) enum Stopped {
@@ -20,14 +27,25 @@ pub(super) enum Stopped {
 }
 
 impl Worker {
+    /// Ends an execution that nobody waits for any more.
+    pub(super) async fn cancel(&mut self, asked: &mut Asked) -> Stopped {
+        let patience = if asked.is_silent() { SILENT_CODE_MAY_END } else { Duration::ZERO };
+        self.stop_after(asked, patience).await
+    }
+
     /// Ends an execution: what comes after it finds the kernel idle.
     pub(super) async fn stop(&mut self, asked: &mut Asked) -> Stopped {
+        self.stop_after(asked, Duration::ZERO).await
+    }
+
+    async fn stop_after(&mut self, asked: &mut Asked, patience: Duration) -> Stopped {
         if !asked.was_sent() {
             return Stopped::Interrupted;
         }
         let grace = self.shared.config.interrupt_grace;
         let interrupt = self.link.interrupt(grace);
         let interrupted_in_vain = async {
+            sleep(patience).await;
             interrupt.await;
             sleep(grace).await;
         };
