@@ -94,18 +94,14 @@ pub enum Error {
     },
 
     /// An execution took longer than its timeout.
-    #[error("the execution did not end within its timeout of {}; {}", Seconds(*.timeout), if *.restarted {
-        "it ignored the interrupt, so the kernel was restarted and its state is gone"
-    } else {
-        "it was interrupted and the kernel's state is kept"
-    })]
+    #[error("the execution did not end within its timeout of {}; {aftermath}", Seconds(*.timeout))]
     ExecutionTimeout {
         /// The limit that was in force.
         timeout: Duration,
-        /// Whether the kernel had to be restarted.
-        restarted: bool,
-        /// What had arrived until then.
-        execution: Box<Execution>,
+        /// What became of the code.
+        aftermath: Aftermath,
+        /// What had arrived until then, if it was run.
+        execution: Option<Box<Execution>>,
     },
 
     /// Code was meant for a state of the kernel that is gone. It was not run.
@@ -125,6 +121,45 @@ pub enum Error {
     /// Used after it was closed.
     #[error("the session is closed; open a new one")]
     Closed,
+}
+
+/// What became of code that did not end within its timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aftermath {
+    /// The kernel could not be asked in time; its state is what it was.
+    NotRun,
+    /// It was interrupted; the kernel's state is kept.
+    Interrupted,
+    /// It ignored the interrupt; the kernel was restarted, and its state is gone.
+    Restarted,
+    /// The gateway has not taken the interrupt yet. What is run next waits until the code has ended.
+    Unknown,
+}
+
+impl Aftermath {
+    /// Whether the kernel was restarted, where that is known.
+    #[must_use]
+    pub const fn restarted(self) -> Option<bool> {
+        match self {
+            Self::NotRun | Self::Interrupted => Some(false),
+            Self::Restarted => Some(true),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for Aftermath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NotRun => "the kernel could not be asked to run it until then, so it was not run",
+            Self::Interrupted => "it was interrupted and the kernel's state is kept",
+            Self::Restarted => "it ignored the interrupt, so the kernel was restarted and its state is gone",
+            Self::Unknown => {
+                "the gateway has not answered the interrupt, so it may still run; the next execution waits until it \
+                 has ended"
+            }
+        })
+    }
 }
 
 /// A duration as a person would say it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
+use sandkernel::error::Aftermath;
 use sandkernel::session::Session;
 use support::Gateway;
 
@@ -75,7 +76,7 @@ async fn a_kernel_that_the_gateway_gave_up_is_replaced() {
     gateway.client().delete_kernel(&second).await.unwrap();
     let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
     let error = session.run("1".to_owned(), options).await.unwrap_err();
-    assert!(matches!(error, Error::ExecutionTimeout { restarted: true, .. }), "{error:?}");
+    assert!(matches!(error, Error::ExecutionTimeout { aftermath: Aftermath::Restarted, .. }), "{error:?}");
     assert_ne!(session.kernel_id(), second);
     assert_eq!(printed(&session, "'kept' in globals()").await, "False\n");
     assert_eq!(session.generation(), generation + 1);

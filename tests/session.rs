@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
+use sandkernel::error::Aftermath;
 use sandkernel::execution::{DisplayKind, Execution, StreamName};
 use sandkernel::session::{Reply, Session, StreamEvent};
 use support::Gateway;
@@ -125,7 +126,10 @@ async fn keeps_the_state_when_a_timeout_interrupts(session: &Session) {
     let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
     let code = "import time\nprint('began', flush=True)\ntime.sleep(600)";
     let error = session.run(code.to_owned(), options).await.unwrap_err();
-    let Error::ExecutionTimeout { restarted: false, execution, .. } = error else { panic!("{error:?}") };
+    let Error::ExecutionTimeout { aftermath: Aftermath::Interrupted, execution: Some(execution), .. } = error
+    else {
+        panic!("{error:?}")
+    };
     assert_eq!(execution.stdout(), "began\n");
     assert_eq!(text(&run(session, "kept").await), Some("'here'"));
 }
@@ -148,7 +152,7 @@ async fn restarts_what_ignores_an_interrupt(session: &Session) {
     let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
     let code = "import time\nwhile True:\n    try:\n        time.sleep(600)\n    except KeyboardInterrupt:\n        pass";
     let error = session.run(code.to_owned(), options).await.unwrap_err();
-    assert!(matches!(error, Error::ExecutionTimeout { restarted: true, .. }), "{error:?}");
+    assert!(matches!(error, Error::ExecutionTimeout { aftermath: Aftermath::Restarted, .. }), "{error:?}");
     assert_ne!(session.generation(), generation);
     assert_eq!(text(&run(session, "'kept' in globals()").await), Some("False"));
 }

@@ -39,16 +39,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """A call that waits, on this machine.
-
-    Attributes:
-        function: What is called.
-        brief: Whether it ends in moments, and must have ended before anything else is done: a task that is
-            cancelled waits for it.
-    """
+    """A call that waits, on this machine."""
 
     function: Callable[[], object]
-    brief: bool = False
 
 
 Plan: TypeAlias = Generator["Request | Work", Any, T]
@@ -126,13 +119,7 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
 
 async def _attempt(step: Request | Work, session: Session) -> Execution | object:
     if isinstance(step, Work):
-        work = asyncio.ensure_future(asyncio.to_thread(step.function))
-        try:
-            return await (asyncio.shield(work) if step.brief else work)
-        except asyncio.CancelledError:
-            if step.brief:
-                await asyncio.wait({work})
-            raise
+        return await asyncio.to_thread(step.function)
     return await session.arun(step.code, **_options(step))
 
 

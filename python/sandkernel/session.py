@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from sandkernel._sandkernel import Execution, ExecutionStream, InputRequest, Result
-    from sandkernel.files import Files
 
 __all__ = ["Session"]
 
@@ -264,8 +263,11 @@ class Session:
 
         Args:
             code: Python, or whatever the kernel speaks.
-            timeout: Seconds that it may take. Then it is interrupted, and if that does not help within
-                `interrupt_grace`, the kernel is restarted. Default: the session's; `math.inf`: no limit.
+            timeout: Seconds that it may take, a connection that has to be made included. Then it is
+                interrupted, and if that does not help within `interrupt_grace`, the kernel is restarted. A
+                gateway that does not even take the interrupt is not waited for: `ExecutionTimeout` comes on
+                time, and the next execution waits for the end of this one, within its own timeout. Default:
+                the session's; `math.inf`: no limit.
             silent: Run it without results, history or execution count.
             store_history: Whether it enters the kernel's history, and counts.
             generation: The `generation` that the code was written for. With another it is not run, since the
@@ -380,17 +382,6 @@ class Session:
         """`stream`, for `async for`."""
         _check_code(code)
         return self._session.stream(code, timeout, silent, store_history, generation, allow_input)
-
-    @property
-    def files(self) -> Files:
-        """The files of the machine that the kernel runs on, as its code sees them.
-
-        What is done with them is done by the kernel, between executions; it has to speak Python.
-        """
-        from sandkernel.files import Files  # noqa: PLC0415 most have no use for it
-        from sandkernel.plans import adrive, drive  # noqa: PLC0415
-
-        return Files(lambda plan: drive(plan, self), lambda plan: adrive(plan, self))
 
     def interrupt(self) -> None:
         """Interrupts whatever the kernel runs: there it looks like Ctrl-C.

@@ -84,6 +84,7 @@ const OPERATION: &str = "opening the kernel's websocket";
 const MOST_OF_A_HOST_NAME: usize = 253;
 
 const RECEIVED: HeaderName = HeaderName::from_static("sandkernel-received");
+const LIMIT: HeaderName = HeaderName::from_static("sandkernel-limit");
 const RESUMED: HeaderName = HeaderName::from_static("sandkernel-resumed");
 
 /// What one read from the socket is made for. A larger buffer is memory that every idle session holds.
@@ -150,6 +151,7 @@ async fn upgrade(
         headers.insert(AUTHORIZATION, authorization.clone());
     }
     headers.insert(RECEIVED, HeaderValue::from(target.received));
+    headers.insert(LIMIT, HeaderValue::from(max_message_bytes));
     if offer_v1 {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V1_NAME));
     }

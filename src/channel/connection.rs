@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as WebSocketMessage, Utf8Bytes};
@@ -43,6 +44,28 @@ impl Keepalive {
 
 /// A peer that sends this many frames in a row which are no messages is no gateway.
 const MOST_MALFORMED: usize = 100;
+
+/// Why nothing more comes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The connection is lost, and why.
+    #[error("{0}")]
+    Lost(String),
+    /// A message is larger than what is taken. Not even its beginning was read.
+    #[error("a message of {bytes} bytes came, and no more than {limit} are taken")]
+    TooLarge {
+        /// The message's length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl From<String> for Broken {
+    fn from(reason: String) -> Self {
+        Self::Lost(reason)
+    }
+}
 
 /// An open websocket to a kernel.
 ///
@@ -96,8 +119,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Why the connection is lost.
-    pub async fn next(&mut self) -> Result<Message, String> {
+    /// Why the connection is of no more use.
+    pub async fn next(&mut self) -> Result<Message, Broken> {
         loop {
             let frame = tokio::select! {
                 biased;
@@ -107,11 +130,14 @@ impl Connection {
                     match received {
                         Some(Ok(WebSocketMessage::Binary(bytes))) => Frame::Binary(bytes),
                         Some(Ok(WebSocketMessage::Text(text))) => Frame::Text(text.into()),
-                        Some(Ok(WebSocketMessage::Close(frame))) => return Err(farewell(frame.as_ref())),
+                        Some(Ok(WebSocketMessage::Close(frame))) => return Err(farewell(frame.as_ref()).into()),
                         // The websocket library answers pings by itself, at the next read or write.
                         Some(Ok(_)) => continue,
-                        Some(Err(error)) => return Err(error.to_string()),
-                        None => return Err(farewell(None)),
+                        Some(Err(WebSocketError::Capacity(CapacityError::MessageTooLong { size, max_size }))) => {
+                            return Err(Broken::TooLarge { bytes: size, limit: max_size });
+                        }
+                        Some(Err(error)) => return Err(error.to_string().into()),
+                        None => return Err(farewell(None).into()),
                     }
                 }
                 _ = self.ticks.tick() => {
@@ -126,7 +152,7 @@ impl Connection {
                 }
                 // One odd frame is no reason to lose the others.
                 Err(_) if self.malformed < MOST_MALFORMED => self.malformed += 1,
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error.to_string().into()),
             }
         }
     }

@@ -11,4 +11,4 @@ mod connection;
 mod quick_ack;
 
 pub use connect::{Resumption, Target, connect};
-pub use connection::{Connection, Keepalive};
+pub use connection::{Broken, Connection, Keepalive};

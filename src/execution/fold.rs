@@ -1,6 +1,7 @@
 //! Messages folded, one by one, into what came of the code.
 
 use std::collections::HashMap;
+use std::mem;
 use std::time::Duration;
 
 use super::display::{DisplayItem, DisplayKind};
@@ -97,21 +98,26 @@ impl Fold {
         self.status.is_some()
     }
 
-    /// Gives what came of the code, or what has come of it until now.
+    /// Gives what came of the code, or what has come of it until now. What comes later is not kept; whether the
+    /// execution is complete goes on being known.
     #[must_use]
-    pub fn finish(mut self, duration: Duration) -> Execution {
-        self.transcript.seal();
-        self.omitted.stdout_bytes = self.transcript.omitted(StreamName::Stdout);
-        self.omitted.stderr_bytes = self.transcript.omitted(StreamName::Stderr);
+    pub fn finish(&mut self, duration: Duration) -> Execution {
+        self.limits = Limits { output_bytes: 0, result_bytes: 0 };
+        self.displayed.clear();
+        let mut transcript = mem::take(&mut self.transcript);
+        transcript.seal();
+        let mut omitted = mem::take(&mut self.omitted);
+        omitted.stdout_bytes = transcript.omitted(StreamName::Stdout);
+        omitted.stderr_bytes = transcript.omitted(StreamName::Stderr);
         Execution {
             complete: self.is_complete(),
-            transcript: self.transcript,
-            results: self.results,
-            error: self.error,
+            transcript,
+            results: mem::take(&mut self.results),
+            error: self.error.take(),
             execution_count: self.execution_count,
             status: self.status,
             duration,
-            omitted: self.omitted,
+            omitted,
         }
     }
 

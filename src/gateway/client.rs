@@ -1,6 +1,7 @@
 //! The REST calls to a gateway.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,16 @@ use crate::{Error, Result, tls};
 
 /// How long a call may take that only reads or signals.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the gateway may take to send a signal, at the first attempt and at the second.
+const SIGNAL_LIMITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
+
+/// While a kernel restarts, the gateway is asked now and then whether it is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a restart may take, on a gateway that answers other requests meanwhile.
+const RESTART_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a call may take that starts or ends a kernel's process.
 const PROCESS_CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -64,8 +75,10 @@ impl GatewayClient {
             .user_agent(concat!("sandkernel/", env!("CARGO_PKG_VERSION")))
             .referer(false)
             .tcp_nodelay(true)
-            .pool_max_idle_per_host(2)
-            .pool_idle_timeout(Duration::from_secs(30))
+            // Enough for the calls in a row of a session that opens. A connection that lay idle for longer may have
+            // gone silent on the way, and a call on it would wait in vain.
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(Duration::from_secs(1))
             // The proxy is chosen above, for the websocket too.
             .no_proxy();
         if let Some(proxy) = &proxy {
@@ -151,17 +164,34 @@ impl GatewayClient {
         self.parse(OPERATION, &answer)
     }
 
-    /// Sends the kernel an interrupt: its code sees a `KeyboardInterrupt`.
+    /// Sends the kernel an interrupt: its code sees a `KeyboardInterrupt`. A gateway that does not answer is asked a
+    /// second time, on a new connection.
     pub async fn interrupt_kernel(&self, id: &str) -> Result<()> {
         const OPERATION: &str = "interrupting a kernel";
-        let answer = self.call(OPERATION, Method::POST, id, Some("interrupt"), CALL_LIMIT).await?;
+        let [first, second] = SIGNAL_LIMITS;
+        let attempt = |limit| self.call(OPERATION, Method::POST, id, Some("interrupt"), limit);
+        let answer = match attempt(first).await {
+            Err(Error::Gateway { .. }) => attempt(second).await?,
+            outcome => outcome?,
+        };
         self.expect_success(OPERATION, &answer)
     }
 
-    /// Ends the kernel's process and starts another one under the same id.
+    /// Ends the kernel's process and starts another one under the same id, for as long as the gateway answers other
+    /// requests meanwhile.
     pub async fn restart_kernel(&self, id: &str) -> Result<()> {
         const OPERATION: &str = "restarting a kernel";
-        let answer = self.call(OPERATION, Method::POST, id, Some("restart"), PROCESS_CALL_LIMIT).await?;
+        let mut restart = pin!(self.call(OPERATION, Method::POST, id, Some("restart"), RESTART_LIMIT));
+        let answer = loop {
+            if let Ok(answer) = timeout(LOOK_EVERY, &mut restart).await {
+                break answer?;
+            }
+            tokio::select! {
+                biased;
+                answer = &mut restart => break answer?,
+                seen = self.call(OPERATION, Method::GET, id, None, LOOK_LIMIT) => { seen?; }
+            }
+        };
         if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
             // A Jupyter server gives this also for a kernel that it does not know.
             self.get_kernel(id).await?;

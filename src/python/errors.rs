@@ -24,8 +24,9 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
         Error::KernelDied { execution, .. } => {
             interrupted(py, "KernelDied", &message, execution.map(|execution| *execution), &[])
         }
-        Error::ExecutionTimeout { restarted, execution, .. } => {
-            interrupted(py, "ExecutionTimeout", &message, Some(*execution), &[("restarted", restarted)])
+        Error::ExecutionTimeout { aftermath, execution, .. } => {
+            let restarted = [("restarted", aftermath.restarted())];
+            interrupted(py, "ExecutionTimeout", &message, execution.map(|execution| *execution), &restarted)
         }
         Error::StateLost => make(py, "StateLost", &message),
         Error::Protocol(_) => make(py, "ProtocolError", &message),
@@ -71,7 +72,7 @@ fn interrupted(
     name: &str,
     message: &str,
     execution: Option<crate::execution::Execution>,
-    attributes: &[(&str, bool)],
+    attributes: &[(&str, Option<bool>)],
 ) -> PyResult<PyErr> {
     let execution = execution.map(Execution::from).into_py_any(py)?;
     let keywords = PyDict::new(py);

@@ -179,6 +179,8 @@ impl Session {
         await_in_loop(py, finishing, |py, execution| Ok(Py::new(py, Execution::from(execution))?.into_any()))
     }
 
+    // They are the keyword arguments of the public method.
+    #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (code, timeout, silent, store_history, generation, allow_input))]
     fn stream(
         &self,

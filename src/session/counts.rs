@@ -15,6 +15,8 @@ pub(super) struct Counts {
     pub(super) journaled: bool,
     pub(super) received: u64,
     sent: u64,
+    /// How many of those are known to be received, or do not matter any more.
+    settled: u64,
     /// The last frames sent, which the gateway may not have received.
     unconfirmed: VecDeque<Frame>,
     unconfirmed_bytes: usize,
@@ -40,12 +42,18 @@ impl Counts {
 
     /// Notes that what was sent so far has been received, or does not matter any more.
     pub(super) fn confirm(&mut self) {
+        self.settled = self.sent;
         self.unconfirmed.clear();
         self.unconfirmed_bytes = 0;
     }
 
-    /// Sends those frames again that the gateway has not received.
-    pub(super) async fn send_again(&self, received: u64, connection: &mut Connection) -> Result<()> {
+    /// Sends those frames again that matter and that the gateway has not received.
+    pub(super) async fn send_again(&mut self, received: u64, connection: &mut Connection) -> Result<()> {
+        if received < self.settled {
+            // What does not matter is as if it had never been sent.
+            self.sent -= self.settled - received;
+            self.settled = received;
+        }
         let missing = usize::try_from(self.sent.saturating_sub(received)).unwrap_or(usize::MAX);
         if missing > self.unconfirmed.len() {
             return Err(Error::Protocol(format!(

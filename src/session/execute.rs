@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ending::{Ending, Stopped};
 use super::events::EventSender;
 use super::link::{Gone, Link};
 use super::replies::{Replies, Reply};
-use super::stop::Stopped;
-use super::worker::{CloseAsked, Control, Controls, Job, Worker};
+use super::worker::{CloseAsked, Control, Controls, Job, Worker, settle};
 use crate::config::RunOptions;
+use crate::error::Aftermath;
 use crate::execution::{Execution, Fold};
 use crate::protocol::{ChannelName, ExecuteRequest, InputReply, Message, Subprotocol, encode_request};
 use crate::{Error, Result};
+
+/// How long a caller whose time is over waits for a gateway that does not even take the interrupt.
+const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 
 /// An execution that is being asked of the kernel.
 pub(super) struct Asked {
@@ -27,6 +31,13 @@ pub(super) struct Asked {
     /// What it was sent in; the gateway keeps to it.
     subprotocol: Subprotocol,
     pub(super) fold: Fold,
+    /// Whether the kernel has said more than that it is busy with it.
+    begun: bool,
+    /// The id of what the kernel was asked to do after it; empty until then.
+    sequel_id: String,
+    /// Whether the kernel has answered that: it is done with the code, though an interrupt at an unlucky moment may
+    /// have kept it from saying so.
+    outlived: bool,
     started: Instant,
 }
 
@@ -40,17 +51,18 @@ enum Interruption {
 
 impl Asked {
     /// Whether the kernel may be working on it.
-    pub(super) fn was_sent(&self) -> bool {
+    fn was_sent(&self) -> bool {
         !self.msg_id.is_empty()
     }
 
-    /// Whether the kernel neither counts nor announces it.
-    pub(super) fn is_silent(&self) -> bool {
-        self.options.silent
+    /// Whether the kernel is seen to be working on it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
-    /// Sends the request, and takes what comes until the execution is complete.
-    async fn perform(&mut self, link: &mut Link) -> Result<(), Failure> {
+    /// Sends the request once nothing of before runs any more, and takes what comes until the execution is complete.
+    async fn perform(&mut self, ending: &mut Option<Ending>, link: &mut Link) -> Result<(), Failure> {
+        settle(ending, link).await;
         let subprotocol = link.connect().await.map_err(Failure::NotAsked)?;
         if self.options.generation.is_some_and(|wanted| wanted != link.generation()) {
             return Err(Failure::NotAsked(Error::StateLost));
@@ -81,7 +93,7 @@ impl Asked {
     /// Takes what comes, and sends what is replied to it, until the execution is complete. May be dropped and called
     /// again.
     pub(super) async fn attend(&mut self, link: &mut Link) -> Result<(), Gone> {
-        while !self.fold.is_complete() {
+        while !self.fold.is_complete() && !self.outlived {
             tokio::select! {
                 biased;
                 reply = self.replies.next() => self.send_reply(&reply, link).await?,
@@ -109,14 +121,29 @@ impl Asked {
         }
     }
 
+    /// Asks the kernel for something that it gets to when it is done with the code.
+    pub(super) async fn send_sequel(&mut self, link: &mut Link) -> Result<(), Gone> {
+        self.sequel_id = format!("{}_sequel", self.msg_id);
+        let (_, session_id) = link.next_message_id();
+        let (channel, content) = (ChannelName::Shell, serde_json::json!({}));
+        let (kind, id) = ("kernel_info_request", &self.sequel_id);
+        match encode_request(self.subprotocol, channel, kind, id, session_id, &content, &[]) {
+            Ok(frame) => link.send(frame).await,
+            Err(error) => Err(Gone::Lost(error.to_string())),
+        }
+    }
+
     /// Takes a message if it belongs here.
     fn take(&mut self, message: &Message, link: &mut Link) {
         if message.parent_id != self.msg_id {
+            let answers_sequel = !self.sequel_id.is_empty() && message.parent_id == self.sequel_id;
+            self.outlived |= answers_sequel && message.channel == ChannelName::Shell;
             return;
         }
         if message.channel == ChannelName::Shell {
             link.heard_from(&message.header.session);
         }
+        self.begun |= message.header.msg_type != "status";
         let events = self.events.as_ref();
         self.fold.push(message, &mut |event| {
             if let Some(events) = events {
@@ -125,7 +152,9 @@ impl Asked {
         });
     }
 
-    fn finish(self) -> Execution {
+    /// Gives what has come of it until now; what comes later is nobody's.
+    fn finish(&mut self) -> Execution {
+        (self.events, self.replies) = (None, Replies::none());
         self.fold.finish(self.started.elapsed())
     }
 }
@@ -158,6 +187,9 @@ impl Worker {
             msg_id: String::new(),
             subprotocol: Subprotocol::V1,
             fold,
+            begun: false,
+            sequel_id: String::new(),
+            outlived: false,
             started: Instant::now(),
         };
         let deadline =
@@ -166,14 +198,13 @@ impl Worker {
             // A kernel that floods must not keep the others from being heard.
             biased;
             interruption = interruption(&mut self.controls, &cancel, deadline) => Err(interruption),
-            performed = asked.perform(&mut self.link) => Ok(performed),
+            performed = asked.perform(&mut self.ending, &mut self.link) => Ok(performed),
         };
         let outcome = match ended {
             Ok(performed) => Ok(outcome(asked, performed)),
             Err(interruption) => self.end(asked, interruption).await,
         };
-        // An observer has seen the end of its stream when it finds the outcome: `asked`, which holds its other end,
-        // is gone by now.
+        // An observer has seen the end of its stream when it finds the outcome: what holds its other end is gone by now.
         let (outcome, close) = match outcome {
             Ok(outcome) => (outcome, Ok(())),
             Err(close) => (Err(Error::Closed), Err(close)),
@@ -182,43 +213,74 @@ impl Worker {
         close
     }
 
-    /// Ends an execution that was interrupted.
+    /// What the caller gets of an execution that was interrupted. What may go on in the kernel is left to be ended.
     async fn end(
         &mut self,
         mut asked: Asked,
         interruption: Interruption,
     ) -> Result<Result<Execution>, CloseAsked> {
+        let was_sent = asked.was_sent();
         match interruption {
-            Interruption::Cancelled => match self.cancel(&mut asked).await {
-                Stopped::CloseAsked(close) => Err(close),
-                _ => Ok(Err(Error::Closed)),
-            },
+            Interruption::TimedOut(timeout) if was_sent => {
+                return self.stop(Ending::new(asked), timeout).await;
+            }
             Interruption::TimedOut(timeout) => {
-                let stopped = self.stop(&mut asked).await;
-                let execution = Box::new(asked.finish());
-                match stopped {
-                    Stopped::Interrupted => {
-                        Ok(Err(Error::ExecutionTimeout { timeout, restarted: false, execution }))
-                    }
-                    Stopped::Restarted => {
-                        Ok(Err(Error::ExecutionTimeout { timeout, restarted: true, execution }))
-                    }
-                    Stopped::Failed(reason) => {
-                        Ok(Err(Error::ConnectionLost { reason, execution: Some(execution) }))
-                    }
-                    Stopped::CloseAsked(close) => Err(close),
-                }
+                Ok(Err(Error::ExecutionTimeout { timeout, aftermath: Aftermath::NotRun, execution: None }))
+            }
+            Interruption::Cancelled => {
+                (asked.events, asked.replies) = (None, Replies::none());
+                self.ending = was_sent.then(|| Ending::new(asked));
+                Ok(Err(Error::Closed))
             }
             Interruption::RestartAsked(done) => {
-                let _ = done.send(self.link.restart().await);
+                self.restart(done).await;
                 let reason = "it was restarted on request".to_owned();
                 Ok(Err(Error::KernelDied { reason, execution: Some(Box::new(asked.finish())) }))
             }
             Interruption::CloseAsked(close) => {
-                self.abandon(&asked).await;
+                self.ending = was_sent.then(|| Ending::new(asked));
                 Err(close)
             }
         }
+    }
+
+    /// Ends an execution that took too long. Where the gateway does not even take the interrupt, the caller does not
+    /// wait for it.
+    async fn stop(&mut self, mut ending: Ending, limit: Duration) -> Result<Result<Execution>, CloseAsked> {
+        let stopping = async {
+            match timeout(ANSWER_WITHIN, ending.proceed(&mut self.link)).await {
+                Ok(stopped) => Some(stopped),
+                Err(_) if ending.is_heard() => Some(ending.proceed(&mut self.link).await),
+                Err(_) => None,
+            }
+        };
+        let stopped = tokio::select! {
+            biased;
+            control = self.controls.next() => match control {
+                Control::Restart(done) => {
+                    self.restart(done).await;
+                    Some(Stopped::Restarted)
+                }
+                Control::Close(closer) => {
+                    self.ending = Some(ending);
+                    return Err(CloseAsked(closer));
+                }
+            },
+            stopped = stopping => stopped,
+        };
+        let execution = Some(Box::new(ending.asked.finish()));
+        let aftermath = match stopped {
+            Some(Stopped::Interrupted) => Aftermath::Interrupted,
+            Some(Stopped::Restarted) => Aftermath::Restarted,
+            Some(Stopped::Failed(reason)) => {
+                return Ok(Err(Error::ConnectionLost { reason, execution }));
+            }
+            None => {
+                self.ending = Some(ending);
+                Aftermath::Unknown
+            }
+        };
+        Ok(Err(Error::ExecutionTimeout { timeout: limit, aftermath, execution }))
     }
 }
 
@@ -249,7 +311,7 @@ async fn interruption(
 }
 
 /// What the caller gets of an execution that was not interrupted.
-fn outcome(asked: Asked, performed: Result<(), Failure>) -> Result<Execution> {
+fn outcome(mut asked: Asked, performed: Result<(), Failure>) -> Result<Execution> {
     match performed {
         Ok(()) => Ok(asked.finish()),
         Err(Failure::NotAsked(error)) => Err(error),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::counts::Counts;
 use super::open::{self, DELETE_WITHIN};
 use super::probe::hear_the_kernel;
-use crate::channel::{self, Connection, Keepalive, Resumption, Target};
+use crate::channel::{self, Broken, Connection, Keepalive, Resumption, Target};
 use crate::error::Seconds;
 use crate::protocol::{Content, ExecutionState, Frame, Message, Subprotocol};
 use crate::{Error, Result};
@@ -111,9 +112,9 @@ impl Link {
             }
             Resumption::New | Resumption::Unsupported => {
                 self.counts = Counts::new(resumption == Resumption::New);
-                hear_the_kernel(&mut connection, &mut self.counts, &self.session_id)
-                    .await
-                    .map_err(|reason| Error::ConnectionLost { reason, execution: None })?;
+                hear_the_kernel(&mut connection, &mut self.counts, &self.session_id).await.map_err(
+                    |broken| Error::ConnectionLost { reason: broken.to_string(), execution: None },
+                )?;
                 self.counts.confirm();
                 false
             }
@@ -124,7 +125,7 @@ impl Link {
     }
 
     /// Creates a kernel in the place of one of ours that the gateway has no more.
-    async fn create_another_kernel(&mut self) -> Result<()> {
+    pub(super) async fn create_another_kernel(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         // A front that does not know the way to the gateway for a moment gives the same status: the kernel is gone
         // where the gateway itself says so, which is also the one to create another.
@@ -185,7 +186,15 @@ impl Link {
                         }
                     };
                 }
-                Err(reason) => self.note_lost(reason)?,
+                Err(Broken::Lost(reason)) => self.note_lost(reason)?,
+                Err(broken @ Broken::TooLarge { .. }) => {
+                    // Under the same id it would come again, and again end the connection.
+                    self.start_anew();
+                    return Err(Gone::Lost(format!(
+                        "{broken}; raise max_result_bytes for a result or max_output_bytes for printed text, or let \
+                         the code give out less at once"
+                    )));
+                }
             }
         }
     }
@@ -247,11 +256,12 @@ impl Link {
         self.kernel_session = Some(kernel_session.to_owned());
     }
 
-    /// Notes that the kernel is another process than before.
+    /// A number that changes whenever the kernel's state is found lost.
     pub(super) fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::Acquire)
     }
 
+    /// Notes that the kernel is another process than before.
     fn state_is_lost(&mut self) {
         self.kernel_session = None;
         self.has_state = false;
@@ -277,26 +287,33 @@ impl Link {
 
     /// Restarts the kernel by way of the gateway.
     pub(super) async fn restart(&mut self) -> Result<()> {
-        self.kernel_was_replaced();
-        let patience = self.shared.config.connect_timeout;
-        let kernel_id = self.shared.kernel_id();
-        let restart = self.shared.gateway.restart_kernel(&kernel_id);
-        let outcome = timeout(patience, restart).await.map_err(|_| Error::Gateway {
-            operation: "restarting the kernel",
-            reason: format!("the gateway did not answer within {}", Seconds(patience)),
-        })?;
-        match outcome {
+        match self.begin_restart().await.unwrap_or(Err(Error::Closed)) {
             Err(Error::KernelNotFound { .. }) if self.shared.owned => self.create_another_kernel().await,
             outcome => outcome,
         }
     }
 
-    /// Asks the gateway to interrupt the kernel; a refusal shows in the code going on.
-    pub(super) fn interrupt(&self, patience: Duration) -> impl Future<Output = ()> + Send + 'static {
+    /// Asks the gateway to restart the kernel, whether or not somebody waits for that.
+    pub(super) fn begin_restart(&mut self) -> JoinHandle<Result<()>> {
+        self.kernel_was_replaced();
         let shared = Arc::clone(&self.shared);
-        async move {
-            let _ = timeout(patience, shared.gateway.interrupt_kernel(&shared.kernel_id())).await;
-        }
+        tokio::spawn(async move { shared.gateway.restart_kernel(&shared.kernel_id()).await })
+    }
+
+    /// Asks the gateway to interrupt the kernel.
+    pub(super) fn interrupt(&self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.gateway.interrupt_kernel(&shared.kernel_id()).await }
+    }
+
+    /// Whether the kernel was created here, so that another one may be created in its place.
+    pub(super) fn owns_its_kernel(&self) -> bool {
+        self.shared.owned
+    }
+
+    /// How long code may take to end after an interrupt.
+    pub(super) fn interrupt_grace(&self) -> Duration {
+        self.shared.config.interrupt_grace
     }
 
     /// Closes the connection, and deletes the kernel if it is ours.

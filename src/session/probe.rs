@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::counts::Counts;
-use crate::channel::Connection;
+use crate::channel::{Broken, Connection};
 use crate::protocol::{ChannelName, encode_request};
 
 /// How long to wait for an answer at first, and in all: a kernel that says nothing on its output is let be.
@@ -25,7 +25,7 @@ pub(super) async fn hear_the_kernel(
     connection: &mut Connection,
     counts: &mut Counts,
     session_id: &str,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
     // The control channel does not queue behind running code; not every kernel answers on it.
@@ -48,7 +48,7 @@ pub(super) async fn hear_the_kernel(
 }
 
 /// Waits for something published in answer to any of our questions.
-async fn hear(connection: &mut Connection, counts: &mut Counts, session_id: &str) -> Result<(), String> {
+async fn hear(connection: &mut Connection, counts: &mut Counts, session_id: &str) -> Result<(), Broken> {
     loop {
         let message = connection.next().await?;
         counts.received += 1;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::ending::{Ending, Stopped};
 use super::events::EventSender;
 use super::link::Link;
+use super::open::DELETE_WITHIN;
 use super::replies::Replies;
 use crate::config::RunOptions;
 use crate::execution::Execution;
@@ -49,6 +52,8 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) link: Link,
     pub(super) controls: Controls,
+    /// What nobody waits for any more, and the next job has to.
+    pub(super) ending: Option<Ending>,
     jobs: mpsc::UnboundedReceiver<Job>,
 }
 
@@ -58,7 +63,13 @@ impl Worker {
         jobs: mpsc::UnboundedReceiver<Job>,
         controls: mpsc::UnboundedReceiver<Control>,
     ) -> Self {
-        Self { link: Link::new(Arc::clone(&shared)), shared, controls: Controls(controls), jobs }
+        Self {
+            link: Link::new(Arc::clone(&shared)),
+            shared,
+            controls: Controls(controls),
+            ending: None,
+            jobs,
+        }
     }
 
     /// Serves until the session is closed or its last handle is gone.
@@ -68,6 +79,10 @@ impl Worker {
         self.jobs.close();
         while let Ok(job) = self.jobs.try_recv() {
             let _ = job.done.send(Err(Error::Closed));
+        }
+        // A kernel that is not ours to delete is left as it was found.
+        if self.ending.is_some() && !self.shared.owned {
+            let _ = timeout(DELETE_WITHIN, self.link.interrupt()).await;
         }
         self.link.close().await;
         if let Some(closer) = closer {
@@ -80,9 +95,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 control = self.controls.next() => match control {
-                    Control::Restart(done) => {
-                        let _ = done.send(self.link.restart().await);
-                    }
+                    Control::Restart(done) => self.restart(done).await,
                     Control::Close(done) => return CloseAsked(done),
                 },
                 Some(job) = self.jobs.recv() => {
@@ -90,10 +103,30 @@ impl Worker {
                         return close;
                     }
                 }
-                // What comes while nothing runs concerns nobody; that it comes keeps the connection alive, and what
-                // is gone is noted by the link.
-                _ = self.link.next() => {}
+                () = idle(&mut self.ending, &mut self.link) => {}
             }
         }
     }
+
+    /// Restarts the kernel on request.
+    pub(super) async fn restart(&mut self, done: oneshot::Sender<Result<()>>) {
+        self.ending = None;
+        let _ = done.send(self.link.restart().await);
+    }
+}
+
+/// What there is to do between two jobs. May be dropped and called again.
+async fn idle(ending: &mut Option<Ending>, link: &mut Link) {
+    if settle(ending, link).await.is_none() {
+        // What comes while nothing runs concerns nobody; that it comes keeps the connection alive, and what is gone
+        // is noted by the link.
+        let _ = link.next().await;
+    }
+}
+
+/// Sees that no code of before runs any more; how its end went, if there was some. May be dropped and called again.
+pub(super) async fn settle(ending: &mut Option<Ending>, link: &mut Link) -> Option<Stopped> {
+    let stopped = ending.as_mut()?.proceed(link).await;
+    *ending = None;
+    Some(stopped)
 }

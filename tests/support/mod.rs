@@ -143,3 +143,12 @@ pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port can be bound");
     listener.local_addr().expect("a bound socket has an address").port()
 }
+
+/// Sends a process a signal, as `kill` does.
+pub(crate) fn signal(name: &str, process_id: u32) {
+    let status = Command::new("kill").args([format!("-{name}"), process_id.to_string()]).status();
+    assert!(
+        status.is_ok_and(|status| status.success()) || name == "CONT",
+        "SIG{name} can be sent to {process_id}"
+    );
+}

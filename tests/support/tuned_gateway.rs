@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use sandkernel::gateway::Endpoint;
 
-use super::{LOG_VARIABLE, PYTHON_VARIABLE};
+use super::{LOG_VARIABLE, PYTHON_VARIABLE, signal};
 
 /// A tuned gateway, ended with its kernels when it is dropped, or when the test's process is gone.
 pub(crate) struct TunedGateway {
@@ -57,6 +57,16 @@ impl TunedGateway {
         let _ = self.child.wait();
     }
 
+    /// Stops the gateway's process, its kernels not, until it is told to continue.
+    pub(crate) fn stop(&self) {
+        signal("STOP", self.child.id());
+    }
+
+    /// Lets it continue.
+    pub(crate) fn continue_(&self) {
+        signal("CONT", self.child.id());
+    }
+
     /// The gateway by way of another port.
     pub(crate) fn endpoint_at(&self, port: u16) -> Endpoint {
         Endpoint::new(&format!("http://127.0.0.1:{port}/"), Some(&self.token)).expect("the endpoint is valid")
@@ -65,6 +75,7 @@ impl TunedGateway {
 
 impl Drop for TunedGateway {
     fn drop(&mut self) {
+        self.continue_();
         drop(self.child.stdin.take());
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.directory);

@@ -15,7 +15,7 @@ NOTICE = f"[Note: the Python kernel was restarted since the last step: {STATE_LO
 
 def is_state_lost(error: InterruptedExecutionError) -> bool:
     """Whether an error says that the kernel's state is gone."""
-    return isinstance(error, KernelDied) or (isinstance(error, ExecutionTimeout) and error.restarted)
+    return isinstance(error, KernelDied) or (isinstance(error, ExecutionTimeout) and error.restarted is True)
 
 
 def explain(error: InterruptedExecutionError, limit: float | None, notice: str) -> InterruptedExecutionError:
@@ -28,11 +28,16 @@ def explain(error: InterruptedExecutionError, limit: float | None, notice: str) 
     """
     prefix = f"{notice}\n" if notice and not is_state_lost(error) else ""
     if isinstance(error, ExecutionTimeout):
+        if error.execution is None:
+            message = f"{prefix}The code was not run: the sandbox did not answer within {limit:g} s."
+            return ExecutionTimeout(f"{message} Try again later.", restarted=error.restarted)
         message = f"{prefix}The code was stopped: it ran longer than its time limit of {limit:g} s"
         if error.restarted:
             message += (
                 f" and did not react to an interrupt, so the Python kernel was restarted: {STATE_LOST}."
             )
+        elif error.restarted is None:
+            message += ", and the sandbox does not answer: it may still run. Try again later."
         else:
             message += ". Variables, imports and functions are kept."
         return ExecutionTimeout(message, error.execution, restarted=error.restarted)
