@@ -42,12 +42,20 @@ if TYPE_CHECKING:
         PayloadError,
         ProtocolError,
         SandboxExpired,
+        SandboxFileError,
+        SandboxFileExistsError,
+        SandboxFileNotFoundError,
+        SandboxFileTooLargeError,
         SandboxGone,
+        SandboxIsADirectoryError,
+        SandboxNotADirectoryError,
+        SandboxPermissionError,
         SandkernelError,
         StateLost,
         UnresolvableError,
     )
     from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor
+    from sandkernel.files import FileEntry, Files
     from sandkernel.pool import SandboxPool
     from sandkernel.session import Session
 
@@ -64,6 +72,8 @@ __all__ = [
     "ExecutionError",
     "ExecutionStream",
     "ExecutionTimeout",
+    "FileEntry",
+    "Files",
     "ForkError",
     "GatewayError",
     "GatewayExecutor",
@@ -81,7 +91,14 @@ __all__ = [
     "ProtocolError",
     "Result",
     "SandboxExpired",
+    "SandboxFileError",
+    "SandboxFileExistsError",
+    "SandboxFileNotFoundError",
+    "SandboxFileTooLargeError",
     "SandboxGone",
+    "SandboxIsADirectoryError",
+    "SandboxNotADirectoryError",
+    "SandboxPermissionError",
     "SandboxPool",
     "SandkernelError",
     "Session",
@@ -105,6 +122,7 @@ _MODULES = {
     ),
     # These import smolagents, which takes half a second.
     "sandkernel.executor": ("GatewayExecutor", "KernelExecutor", "LocalExecutor", "ModalExecutor"),
+    "sandkernel.files": ("FileEntry", "Files"),
     "sandkernel.pool": ("SandboxPool",),
     "sandkernel.serialization": ("PayloadLimits",),
     "sandkernel.session": ("Session",),

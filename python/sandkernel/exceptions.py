@@ -22,13 +22,21 @@ that its framework expects. What breaks underneath raises one of these::
     ├── ProtocolError                     the peer does not speak the protocol
     ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
     ├── PackageInstallError               a package can't be installed; `.output` has the installer's words
+    ├── SandboxFileError (OSError)        a file of a sandbox can't be had, or written; `.path` says which
+    │   ├── SandboxFileNotFoundError (FileNotFoundError)
+    │   ├── SandboxFileExistsError (FileExistsError)
+    │   ├── SandboxIsADirectoryError (IsADirectoryError)
+    │   ├── SandboxNotADirectoryError (NotADirectoryError)
+    │   ├── SandboxPermissionError (PermissionError)
+    │   └── SandboxFileTooLargeError      more bytes, or more files, than was allowed
     ├── ClosedError                       used after it was closed
     └── ForkError                         used in a process forked off its owner
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from sandkernel._sandkernel import Execution
@@ -51,7 +59,14 @@ __all__ = [
     "PayloadError",
     "ProtocolError",
     "SandboxExpired",
+    "SandboxFileError",
+    "SandboxFileExistsError",
+    "SandboxFileNotFoundError",
+    "SandboxFileTooLargeError",
     "SandboxGone",
+    "SandboxIsADirectoryError",
+    "SandboxNotADirectoryError",
+    "SandboxPermissionError",
     "SandkernelError",
     "StateLost",
     "UnresolvableError",
@@ -169,6 +184,57 @@ class PackageInstallError(SandkernelError):
     def __init__(self, message: str, *, output: str = "") -> None:
         super().__init__(message)
         self.output = output
+
+
+class SandboxFileError(SandkernelError, OSError):
+    """A file of a sandbox can't be read, written, listed or removed.
+
+    Attributes:
+        path: The path in the sandbox.
+    """
+
+    _number: ClassVar[int] = errno.EIO
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.errno = self._number
+        self.path = path
+
+
+class SandboxFileNotFoundError(SandboxFileError, FileNotFoundError):
+    """There is nothing of that name in the sandbox."""
+
+    _number = errno.ENOENT
+
+
+class SandboxFileExistsError(SandboxFileError, FileExistsError):
+    """Something of that name is there already."""
+
+    _number = errno.EEXIST
+
+
+class SandboxIsADirectoryError(SandboxFileError, IsADirectoryError):
+    """A file was expected, and a directory is there."""
+
+    _number = errno.EISDIR
+
+
+class SandboxNotADirectoryError(SandboxFileError, NotADirectoryError):
+    """A directory was expected, and something else is there."""
+
+    _number = errno.ENOTDIR
+
+
+class SandboxPermissionError(SandboxFileError, PermissionError):
+    """The sandbox's own permissions forbid it."""
+
+    _number = errno.EACCES
+
+
+class SandboxFileTooLargeError(SandboxFileError):
+    """There are more bytes, or more files, than was allowed."""
+
+    _number = errno.EFBIG
 
 
 class ClosedError(SandkernelError):

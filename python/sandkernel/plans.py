@@ -39,9 +39,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """A call that waits, on this machine."""
+    """A call that waits, on this machine.
+
+    Attributes:
+        function: What is called.
+        brief: Whether it ends in moments, and must have ended before anything else is done: a task that is
+            cancelled waits for it.
+    """
 
     function: Callable[[], object]
+    brief: bool = False
 
 
 Plan: TypeAlias = Generator["Request | Work", Any, T]
@@ -119,7 +126,13 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
 
 async def _attempt(step: Request | Work, session: Session) -> Execution | object:
     if isinstance(step, Work):
-        return await asyncio.to_thread(step.function)
+        work = asyncio.ensure_future(asyncio.to_thread(step.function))
+        try:
+            return await (asyncio.shield(work) if step.brief else work)
+        except asyncio.CancelledError:
+            if step.brief:
+                await asyncio.wait({work})
+            raise
     return await session.arun(step.code, **_options(step))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from sandkernel._sandkernel import Execution, ExecutionStream, InputRequest, Result
+    from sandkernel.files import Files
 
 __all__ = ["Session"]
 
@@ -382,6 +383,17 @@ class Session:
         """`stream`, for `async for`."""
         _check_code(code)
         return self._session.stream(code, timeout, silent, store_history, generation, allow_input)
+
+    @property
+    def files(self) -> Files:
+        """The files of the machine that the kernel runs on, as its code sees them.
+
+        What is done with them is done by the kernel, between executions; it has to speak Python.
+        """
+        from sandkernel.files import Files  # noqa: PLC0415 most have no use for it
+        from sandkernel.plans import adrive, drive  # noqa: PLC0415
+
+        return Files(lambda plan: drive(plan, self), lambda plan: adrive(plan, self))
 
     def interrupt(self) -> None:
         """Interrupts whatever the kernel runs: there it looks like Ctrl-C.

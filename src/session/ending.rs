@@ -16,6 +16,11 @@ const INTERRUPT_WITHIN: Duration = Duration::from_millis(1900);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long silent code, which is mostly a request of the host's own, may go on to its end when nobody waits for it any
+/// more. An interrupt that comes just as the code ends hits the kernel where it takes none: its reply is lost, and with a
+/// restart its state.
+const SILENT_CODE_MAY_END: Duration = Duration::from_secs(1);
+
 /// How it went.
 #[derive(Clone)]
 pub(super) enum Stopped {
@@ -68,12 +73,23 @@ struct Interrupting {
 }
 
 impl Ending {
+    /// Ends an execution now.
     pub(super) fn new(asked: Asked) -> Self {
+        Self::at(asked, Instant::now())
+    }
+
+    /// Ends an execution that nobody waits for any more.
+    pub(super) fn unattended(asked: Asked) -> Self {
+        let patience = if asked.is_silent() { SILENT_CODE_MAY_END } else { Duration::ZERO };
+        Self::at(asked, Instant::now() + patience)
+    }
+
+    fn at(asked: Asked, next_at: Instant) -> Self {
         Self {
             asked,
             stage: Stage::Interrupting(Interrupting {
                 request: None,
-                next_at: Instant::now(),
+                next_at,
                 pause: FIRST_PAUSE,
                 begun: false,
                 taken: false,

@@ -55,6 +55,11 @@ impl Asked {
         !self.msg_id.is_empty()
     }
 
+    /// Whether the kernel neither counts nor announces it.
+    pub(super) fn is_silent(&self) -> bool {
+        self.options.silent
+    }
+
     /// Whether the kernel is seen to be working on it.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
@@ -229,7 +234,7 @@ impl Worker {
             }
             Interruption::Cancelled => {
                 (asked.events, asked.replies) = (None, Replies::none());
-                self.ending = was_sent.then(|| Ending::new(asked));
+                self.ending = was_sent.then(|| Ending::unattended(asked));
                 Ok(Err(Error::Closed))
             }
             Interruption::RestartAsked(done) => {
@@ -238,7 +243,7 @@ impl Worker {
                 Ok(Err(Error::KernelDied { reason, execution: Some(Box::new(asked.finish())) }))
             }
             Interruption::CloseAsked(close) => {
-                self.ending = was_sent.then(|| Ending::new(asked));
+                self.ending = was_sent.then(|| Ending::unattended(asked));
                 Err(close)
             }
         }

@@ -7,10 +7,10 @@ import importlib.resources
 
 import pytest
 
-from sandkernel.executor import prelude
+from sandkernel.kernel_modules import MODULES
 
 
-@pytest.mark.parametrize(("package", "file"), [module[1:] for module in prelude.MODULES])
+@pytest.mark.parametrize(("package", "file"), MODULES.values())
 def test_it_is_python_3_8(package: str, file: str) -> None:
     source = importlib.resources.files(package).joinpath(file).read_text(encoding="utf-8")
     tree = ast.parse(source, feature_version=(3, 8))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sandkernel
 from executor_support import ScriptedModel
 from sandkernel.sandboxes.local import LocalSandbox
 from sandkernel.testing import LocalModal
+
+if TYPE_CHECKING:
+    import pytest
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -36,7 +40,7 @@ def test_the_first_example() -> None:
 
 
 def test_the_example_without_an_account() -> None:
-    assert run_agent(example("with LocalExecutor")) == 3
+    assert run_agent(example("with LocalExecutor([")) == 3
 
 
 def test_the_session() -> None:
@@ -48,3 +52,10 @@ def test_the_session() -> None:
     assert isinstance(execution, sandkernel.Execution)
     assert (execution.stdout, execution.text, execution.error) == ("hello\n", "42", None)
     assert isinstance(names["event"], sandkernel.Output)
+
+
+def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(example("executor.files"), {})
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["numbers.csv", "total.txt"]
+    assert (tmp_path / "results" / "total.txt").read_text() == "6"

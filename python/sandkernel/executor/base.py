@@ -24,6 +24,7 @@ from sandkernel.executor import agents, answers, logs, tracebacks
 from sandkernel.executor.explanations import explain, is_state_lost
 from sandkernel.executor.provision import Provision
 from sandkernel.executor.turns import Turns
+from sandkernel.files import Files
 from sandkernel.plans import Outcome, Plan, adrive, astream, drive
 from sandkernel.serialization import PayloadLimits
 
@@ -220,6 +221,14 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             ConfigurationError: One is no requirement.
         """
         return self._drive(self._provision.install_packages(additional_imports))
+
+    @property
+    def files(self) -> Files:
+        """The files of the sandbox, as the agent's code sees them.
+
+        What is done with them is done by the kernel, in turn with the executions.
+        """
+        return Files(self._drive, self._adrive)
 
     def bind(self, agent: Any) -> None:  # noqa: ANN401 a CodeAgent
         """Make `agent.to_dict()` name this executor: what is saved can't be loaded without one."""
