@@ -61,12 +61,21 @@ test-python: build ## Test the Python package against real gateways
 .PHONY: test
 test: lint test-rust test-python ## Lint, Rust tests, Python tests
 
+$(VENV)/.bench: pyproject.toml $(VENV)/.dependencies
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group bench
+	touch $@
+
 .PHONY: bench
-bench: build ## Measure: the codec and the fold, and one execution beside the floor
-	cargo bench --quiet --no-default-features
-	$(BIN)/python benches/python/execution.py
-	$(BIN)/python benches/python/boot.py
-	$(BIN)/python benches/python/journal.py
+bench: build $(VENV)/.bench ## Measure beside the peers: writes benches/results, table and drawing
+	$(BIN)/python benches/python/report.py
+
+.PHONY: bench-quick
+bench-quick: build $(VENV)/.bench ## See whether what measures works, in a few runs of each
+	$(BIN)/python benches/python/report.py --quick --results $(or $(TMPDIR),/tmp)
+
+.PHONY: bench-rust
+bench-rust: ## Measure the codec and the fold
+	cargo bench --no-default-features --bench codec --bench fold
 
 FUZZ_SECONDS ?= 60
 

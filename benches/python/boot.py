@@ -1,169 +1,156 @@
 """A boot on Modal, constructor to first result: ours, smolagents', and the floor, on the local stand-in.
 
 The floor is one process that does no more than is needed with a stock gateway: it spawns it, asks every 5 ms
-whether it serves, creates a kernel, connects and runs `1+1`. All take turns in one run, so that whatever
-else the machine does hits all alike. Run with `.venv/bin/python benches/python/boot.py`.
+whether it serves, creates a kernel, connects and runs `1+1`. All take turns in one run.
+Run it with `.venv/bin/python benches/python/boot.py`.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import secrets
-import socket
-import statistics
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-import uuid
-from contextlib import suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+import modal
 import smolagents.remote_executors
-import websocket
 from smolagents.monitoring import AgentLogger, LogLevel
 
+from clients import websocket_client
+from cloud import cloud
+from gateways import stock_gateway
+from measure import OURS, SMOLAGENTS, Chart, Goal, Section, Table, interleaved, main, quantile
 from sandkernel import ModalExecutor, SandboxPool
-from sandkernel.testing import LocalModal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 QUIET = AgentLogger(level=LogLevel.OFF)
 CODE = "1+1"
-PEER = "smolagents' ModalExecutor"
+FLOOR = "floor: stock gateway, asked every 5 ms"
+PEER = smolagents.remote_executors.ModalExecutor
+FIRST = "first execution"
+
+
+class Stages:
+    """Seconds of each stage, boot after boot."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, list[float]] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.taken.setdefault(stage, []).append(seconds)
+
+    def table(self, title: str) -> Table:
+        rows = [(stage, quantile(seconds, 0.5)) for stage, seconds in self.taken.items()]
+        return Table(title, ("stage", "median, s"), rows)
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.add(stage, time.perf_counter() - began)
+
+        return call
+
+    @contextmanager
+    def watching_smolagents(self) -> Iterator[None]:
+        """Time what smolagents calls as it boots; it has no stages of its own."""
+        module = smolagents.remote_executors
+        with (
+            patch.object(modal.App, "lookup", self.timed("app", modal.App.lookup)),
+            patch.object(modal.Sandbox, "create", self.timed("sandbox", modal.Sandbox.create)),
+            patch.object(PEER, "_wait_for_server", self.timed("gateway", PEER._wait_for_server)),
+            patch.object(module, "_create_kernel_http", self.timed("kernel", module._create_kernel_http)),
+        ):
+            yield
 
 
 def floor() -> float:
-    """Seconds from the spawn of a stock gateway to the first result."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    token = secrets.token_hex()
     began = time.perf_counter()
-    gateway = subprocess.Popen(
-        [sys.executable, "-m", "jupyter", "kernelgateway", "--ip=127.0.0.1", f"--port={port}"],
-        env={**os.environ, "KG_AUTH_TOKEN": token},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while True:
-            with suppress(OSError):
-                request(port, token, "/api/kernelspecs")
-                break
-            time.sleep(0.005)
-        kernel_id = json.loads(request(port, token, "/api/kernels", b"{}"))["id"]
-        header = [f"Authorization: token {token}"]
-        channel = websocket.create_connection(
-            f"ws://127.0.0.1:{port}/api/kernels/{kernel_id}/channels", header=header, timeout=60
-        )
-        channel.send(json.dumps(execute_request()))
-        while True:
-            message = json.loads(channel.recv())
-            if message["msg_type"] == "execute_result":
-                assert message["content"]["data"]["text/plain"] == "2"
-                break
-        seconds = time.perf_counter() - began
-        channel.close()
-        return seconds
-    finally:
-        gateway.terminate()
-        gateway.wait()
+    with stock_gateway() as endpoint, websocket_client(endpoint):
+        # Connected, it has run something.
+        return time.perf_counter() - began
 
 
-def request(port: int, token: str, path: str, data: bytes | None = None) -> bytes:
-    asked = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", data, {"Authorization": f"token {token}"}
-    )
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        content: bytes = answer.read()
-        return content
-
-
-def execute_request() -> dict[str, Any]:
-    header = {
-        "msg_id": uuid.uuid4().hex,
-        "msg_type": "execute_request",
-        "username": "",
-        "session": uuid.uuid4().hex,
-        "version": "5.3",
-    }
-    content = {"code": CODE, "silent": False, "store_history": True, "user_expressions": {}}
-    return {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
-
-
-def boot(kind: Callable[..., Any]) -> float:
-    """Seconds from an executor's constructor to its first result."""
+def boot(kind: Callable[..., Any], stages: Stages) -> float:
     began = time.perf_counter()
     executor = kind([], QUIET)
     try:
+        ready = time.perf_counter()
         assert executor(CODE).output == "2"
-        return time.perf_counter() - began
+        ended = time.perf_counter()
     finally:
         executor.cleanup()
+    if isinstance(executor, ModalExecutor):
+        for stage, seconds in executor.boot_report.stages.items():
+            stages.add(stage, seconds)
+    stages.add(FIRST, ended - ready)
+    return ended - began
 
 
-def measure_boots(runs: int) -> None:
-    cases: dict[str, Callable[[], float]] = {
-        "floor: stock gateway, polled every 5 ms": floor,
-        PEER: lambda: boot(smolagents.remote_executors.ModalExecutor),
-        "ours": lambda: boot(ModalExecutor),
-    }
-    for case in cases.values():
-        case()
-    taken: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(runs):
-        for name, case in cases.items():
-            taken[name].append(case())
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    base = next(iter(medians.values()))
-    print(f"| constructor to first result | median (s) | best | worst | of the floor |  ({runs} runs each)")
-    print("|---|---|---|---|---|")
-    for name, values in taken.items():
-        cells = (medians[name], min(values), max(values), medians[name] / base)
-        print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
-    faster = medians[PEER] / medians["ours"]
-    print(f"\nours is {faster:.1f} times as fast as smolagents'\n")
+def boot_smolagents(stages: Stages) -> float:
+    with stages.watching_smolagents():
+        return boot(PEER, stages)
 
 
-def measure_pool(runs: int) -> None:
-    with SandboxPool(1, ModalExecutor, check_interval=600) as pool:
+def pool(section: Section, runs: int) -> None:
+    with SandboxPool(1, ModalExecutor, check_interval=600) as sandboxes:
+
+        def wait() -> None:
+            while not sandboxes.ready:
+                time.sleep(0.01)
+
         acquired, executions = [], []
         for _ in range(runs):
-            while not pool.ready:
-                time.sleep(0.01)
+            wait()
             began = time.perf_counter()
-            executor = pool.acquire()
+            executor = sandboxes.acquire()
             executor(CODE)
             acquired.append(time.perf_counter() - began)
-            while not pool.ready:
-                time.sleep(0.01)
-            for _ in range(5):
-                began = time.perf_counter()
-                executor(CODE)
-                executions.append(time.perf_counter() - began)
+            wait()
+            executions += interleaved({OURS: lambda run=executor: run(CODE)}, 5)[OURS]
             executor.cleanup()
-    first, one = statistics.median(acquired), statistics.median(executions)
-    print(f"pool: acquire to first result {first * 1000:.1f} ms,", end=" ")
-    print(f"one execution {one * 1000:.1f} ms: {first / one:.1f} times that")
+    rows = [
+        ("acquire to first result", quantile(acquired, 0.5) * 1000),
+        ("one execution", quantile(executions, 0.5) * 1000),
+    ]
+    section.tables.append(Table(f"From a pool, {runs} runs", ("", "median, ms"), rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=7)
-    runs = parser.parse_args().runs
-    versions = {name: importlib.metadata.version(name) for name in ("smolagents", "modal", "ipykernel")}
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, {versions}\n")
-    with LocalModal(environment={"PIP_NO_INDEX": "1"}) as cloud, cloud.activate():
-        measure_boots(runs)
-        measure_pool(runs)
-        cloud.assert_no_running_sandboxes()
+def measure(quick: bool) -> Section:  # noqa: FBT001
+    section = Section("Boot")
+    runs = 1 if quick else 7
+    stages = {OURS: Stages(), SMOLAGENTS: Stages()}
+    with cloud():
+        taken = interleaved(
+            {
+                FLOOR: floor,
+                OURS: lambda: boot(ModalExecutor, stages[OURS]),
+                SMOLAGENTS: lambda: boot_smolagents(stages[SMOLAGENTS]),
+            },
+            runs,
+            warm_up=1,
+        )
+        pool(section, runs)
+    medians = {name: quantile(values, 0.5) for name, values in taken.items()}
+    rows = [
+        (name, medians[name], min(values), max(values), medians[name] / medians[FLOOR])
+        for name, values in taken.items()
+    ]
+    head = ("", "median, s", "best", "worst", "of the floor's")
+    section.tables.insert(0, Table(f"Constructor to first result, {runs} runs", head, rows))
+    section.tables += [times.table(f"Stages, {name}") for name, times in stages.items()]
+    section.charts.append(Chart("Boot, to the first result", "s", medians))
+    faster = medians[SMOLAGENTS] / medians[OURS]
+    section.goals += [
+        Goal(3, "boot: times as fast as smolagents'", faster, 4, at_least=True),
+        Goal(3, "boot: of the floor's", medians[OURS] / medians[FLOOR], 0.5),
+    ]
+    return section
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__, "boot")

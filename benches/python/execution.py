@@ -1,129 +1,201 @@
-"""One execution on a local sandbox, beside the floor: jupyter_client over ZMQ, with no gateway at all.
+"""One execution, from the call to its outcome: on this machine, through TLS, and over a slow network.
 
-The two take turns in one run, so that whatever else the machine does hits both alike. Run with `make bench`.
+All clients take turns in one run. Run it with `.venv/bin/python benches/python/execution.py`.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import os
-import platform
-import resource
-import statistics
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jupyter_client.manager import start_new_kernel
+import smolagents.remote_executors
+from smolagents.monitoring import AgentLogger, LogLevel
 
-from sandkernel import Session
+from clients import kernel_client, websocket_client, zmq_client
+from cloud import cloud
+from gateways import stock_gateway
+from measure import (
+    FLOOR,
+    FLOOR_AS_IT_IS,
+    KERNEL_CLIENT,
+    OURS,
+    SHARES,
+    SMOLAGENTS,
+    WEBSOCKET,
+    Chart,
+    Goal,
+    Section,
+    Table,
+    interleaved,
+    latency_table,
+    main,
+    processor_time,
+    quantile,
+    resident_bytes,
+)
+from sandkernel import ModalExecutor, Session
+from sandkernel.executor import LocalExecutor
 from sandkernel.sandboxes.local import LocalSandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
-    from jupyter_client.blocking.client import BlockingKernelClient
+    Clients = dict[str, Callable[[str], object]]
 
-CODES = {"x = 1": "x = 1", "1 + 1": "1 + 1", "print 1 kB": "print('x' * 1000)"}
-WARM_UP = 20
-
-
-@contextmanager
-def zmq_client() -> Iterator[BlockingKernelClient]:
-    manager, client = start_new_kernel()
-    try:
-        yield client
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+CODES = {"x = 1": "x = 1", "1 + 1": "1 + 1", "a print of 1 kB": "print('x' * 1000)"}
+ROUND_TRIP = 0.04
+MEBIBYTE = 1 << 20
 
 
-def run_over_zmq(client: BlockingKernelClient, code: str) -> None:
-    """Does what an execution takes and nothing more: until the reply and the idle status are both there."""
-    msg_id = client.execute(code)
-    client.get_shell_msg(timeout=60)
-    while True:
-        message = client.get_iopub_msg(timeout=60)
-        idle = message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
-        if idle and message["parent_header"].get("msg_id") == msg_id:
-            return
+FLOOR_NOTE = (
+    "The floor's kernel keeps its history in memory, as ours do. As it comes, it writes it to the disk, and "
+    "the next execution waits for that."
+)
 
 
-def quantile(values: list[float], share: float) -> float:
-    return sorted(values)[int(share * (len(values) - 1))]
+def of(taken: Mapping[str, list[float]], share: str, base: str = FLOOR) -> float:
+    """Our quantile, as a multiple of another's."""
+    return quantile(taken[OURS], SHARES[share]) / quantile(taken[base], SHARES[share])
 
 
-def measure(runs: int, ours: Callable[[str], object], floor: Callable[[str], object]) -> None:
-    print(f"| code | median | floor | ratio | p95 | floor | p99 | floor | ratio |  (ms, {runs} runs each)")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, code in CODES.items():
-        times: dict[str, list[float]] = {"ours": [], "floor": []}
-        for turn in range(WARM_UP + runs):
-            for who, run in (("ours", ours), ("floor", floor)):
-                began = time.perf_counter()
-                run(code)
-                if turn >= WARM_UP:
-                    times[who].append((time.perf_counter() - began) * 1000)
-        cells = [name]
-        for share in (0.5, 0.95, 0.99):
-            mine, least = quantile(times["ours"], share), quantile(times["floor"], share)
-            cells += [f"{mine:.2f}", f"{least:.2f}"]
-            if share != 0.95:
-                cells.append(f"{mine / least:.2f}")
-        print("| " + " | ".join(cells) + " |")
+def with_code(clients: Clients, code: str) -> dict[str, Callable[[], object]]:
+    return {name: lambda run=run: run(code) for name, run in clients.items()}
 
 
-def host_cpu(runs: int, run: Callable[[str], object]) -> float:
-    """Milliseconds of this process's processor time for one execution, user and system, all threads."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
+def on_this_machine(section: Section, runs: int) -> None:
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(LocalSandbox()).endpoint
+        session = stack.enter_context(
+            Session.connect(endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id)
+        )
+        clients: Clients = {
+            FLOOR: stack.enter_context(zmq_client()),
+            FLOOR_AS_IT_IS: stack.enter_context(zmq_client(history_on_disk=True)),
+            OURS: session.run,
+            WEBSOCKET: stack.enter_context(websocket_client(endpoint)),
+            KERNEL_CLIENT: stack.enter_context(kernel_client(endpoint)),
+        }
+        for name, code in CODES.items():
+            taken = interleaved(with_code(clients, code), runs, warm_up=20)
+            section.tables.append(latency_table(f"{name}, on this machine", taken, FLOOR, FLOOR_NOTE))
+            for share, limit in (("median", 1.2), ("p99", 1.5)):
+                section.goals.append(
+                    Goal(1, f"{name}, on this machine: {share}, of the floor's", of(taken, share), limit)
+                )
+            if name == "x = 1":
+                bars = {who: quantile(values, 0.5) * 1000 for who, values in taken.items()}
+                section.charts.append(Chart("One execution, on this machine", "ms", bars))
+
+
+def on_a_stock_gateway(section: Section, runs: int) -> None:
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(stock_gateway())
+        clients: Clients = {
+            OURS: stack.enter_context(Session.connect(endpoint.url, endpoint.token)).run,
+            WEBSOCKET: stack.enter_context(websocket_client(endpoint)),
+            KERNEL_CLIENT: stack.enter_context(kernel_client(endpoint)),
+        }
+        taken = interleaved(with_code(clients, "x = 1"), runs)
+    note = "Its small writes wait for acknowledgements, which come 40 ms late; ours asks for them at once."
+    section.tables.append(latency_table("x = 1, on a gateway that nobody has tuned", taken, OURS, note))
+
+
+def through_tls(section: Section, runs: int) -> None:
+    """The executors as smolagents calls them, through the tunnels of Modal's stand-in."""
+    quiet = AgentLogger(level=LogLevel.OFF)
+    with cloud() as stand_in, ExitStack() as stack:
+        ours = stack.enter_context(ModalExecutor([], quiet))
+        theirs = smolagents.remote_executors.ModalExecutor([], quiet)
+        stack.callback(theirs.cleanup)
+        endpoint = ours._sandbox.endpoint
+        clients: Clients = {
+            FLOOR: stack.enter_context(zmq_client()),
+            OURS: ours,
+            WEBSOCKET: stack.enter_context(websocket_client(endpoint)),
+            SMOLAGENTS: theirs,
+        }
+        taken = interleaved(with_code(clients, "x = 1"), runs)
+        section.tables.append(latency_table("x = 1, through TLS", taken, FLOOR, TUNNEL_NOTE))
+        bars = {who: quantile(values, 0.5) * 1000 for who, values in taken.items()}
+        section.charts.append(Chart("One execution, through TLS", "ms", bars))
+        faster = 1 / of(taken, "median", SMOLAGENTS)
+        section.goals += [
+            Goal(
+                1,
+                "x = 1, through TLS: median, of the floor's",
+                of(taken, "median"),
+                1.3,
+                shortfall=TUNNEL_NOTE,
+            ),
+            Goal(1, "x = 1, through TLS: times as fast as smolagents'", faster, 20, at_least=True),
+        ]
+        floor = quantile(taken[FLOOR], 0.5)
+        stand_in.add_round_trip(ROUND_TRIP)
+        del clients[FLOOR]
+        taken = interleaved(with_code(clients, "x = 1"), max(5, runs // 4))
+        stand_in.add_round_trip(0)
+        title = "x = 1, through TLS, with 40 ms of round-trip time added"
+        section.tables.append(latency_table(title, taken, OURS))
+        beyond = (quantile(taken[OURS], 0.5) - ROUND_TRIP) / floor
+        section.goals.append(
+            Goal(1, f"{title}: median beyond the 40 ms, of the floor's", beyond, 1.5, shortfall=TUNNEL_NOTE)
+        )
+        costs(section, {"Sandkernel, through TLS": ours, SMOLAGENTS: theirs}, max(5, runs // 4))
+
+
+TUNNEL_NOTE = (
+    "The tunnel is Modal's stand-in: two hops in Python's asyncio, in another process of the same cores. The "
+    "minimal client's row shows what it takes of everybody."
+)
+
+
+def cost(run: Callable[[str], object], runs: int) -> float:
+    """Milliseconds of this process's processor time for one execution."""
+    for _ in range(3):
+        run("x = 1")
+    before = processor_time()
     for _ in range(runs):
         run("x = 1")
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000 / runs
+    return (processor_time() - before) * 1000 / runs
 
 
-def output(session: Session) -> None:
-    for name, code in (
-        ("10 MB in 100-byte lines", "for i in range(100_000): print(f'{i:099}')"),
-        ("one string of 50 MB", "'x' * 50_000_000"),
-    ):
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            execution = session.run(code)
-            times.append(time.perf_counter() - began)
-            assert execution.complete
-            assert not execution.omitted_output_bytes
-            assert not execution.omitted_results
-        print(f"{name}: {statistics.median(times):.2f} s (median of {len(times)}), whole")
+def costs(section: Section, clients: Clients, runs: int) -> None:
+    rows = [(name, cost(run, runs), str(runs)) for name, run in clients.items()]
+    head = ("", "ms for one execution", "runs")
+    section.tables.append(Table("Processor time of the agent's process, user and system", head, rows))
+    section.goals.append(
+        Goal(2, f"processor time of one execution, {rows[0][0]}", float(rows[0][1]), 0.4, "ms")
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=300, help="executions of each kind (default: 300)")
-    runs = parser.parse_args().runs
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("sandkernel", "jupyter-kernel-gateway", "ipykernel", "jupyter-client")
-    }
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{name} {version}" for name, version in versions.items()), "\n")
-    began = time.perf_counter()
-    with LocalSandbox() as sandbox:
-        endpoint = sandbox.endpoint
-        with (
-            Session.connect(endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id) as session,
-            zmq_client() as client,
-        ):
-            session.run("1 + 1")
-            print(
-                f"boot to first result: {time.perf_counter() - began:.2f} s (with the floor's own kernel)\n"
-            )
-            measure(runs, session.run, lambda code: run_over_zmq(client, code))
-            print(f"\nhost CPU for one execution: {host_cpu(runs, session.run):.2f} ms\n")
-            output(session)
+def without_growth(section: Section, runs: int) -> None:
+    """Many executions in a row, and what they leave in memory."""
+    with LocalExecutor([]) as executor:
+        spent = processor_time()
+        for _ in range(runs // 10):
+            executor("x = 1")
+        before = resident_bytes()
+        for _ in range(runs):
+            executor("x = 1")
+        grown = (resident_bytes() - before) / MEBIBYTE
+        spent = (processor_time() - spent) * 1000 / (runs * 1.1)
+    title = f"resident memory grown over {runs:,} executions, after {runs // 10:,} to warm up"
+    rows = [(title, grown, "MiB"), ("processor time of one of them", spent, "ms")]
+    section.tables.append(Table("An executor that runs on and on, on this machine", ("", "", ""), rows))
+    section.goals += [
+        Goal(2, title, grown, 0.25, "MiB"),
+        Goal(2, "processor time of one execution, on this machine", spent, 0.4, "ms"),
+    ]
+
+
+def measure(quick: bool) -> Section:  # noqa: FBT001
+    section = Section("One execution")
+    without_growth(section, 50 if quick else 10_000)
+    on_this_machine(section, 5 if quick else 500)
+    on_a_stock_gateway(section, 3 if quick else 100)
+    through_tls(section, 3 if quick else 200)
+    return section
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__, "execution")

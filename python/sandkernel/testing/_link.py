@@ -22,13 +22,17 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Link:
-    """Joins a client's connection with one to the server, until either ends."""
+    """Joins a client's connection with one to the server, until either ends.
+
+    Attributes:
+        passed: How many bytes have arrived, in both directions.
+    """
 
     def __init__(self, client: Streams, server: Streams, faults: Faults) -> None:
         self._client = client
         self._server = server
         self._faults = faults
-        self._passed = 0
+        self.passed = 0
         self._silent = False
         self._closed = asyncio.Event()
 
@@ -65,9 +69,9 @@ class Link:
 
     def _take(self, data: bytes) -> bytes:
         """Count what arrived, and give back what of it is to be passed on."""
-        self._passed += len(data)
+        self.passed += len(data)
         faults = self._faults
-        if faults.budget is not None and self._passed > faults.budget:
+        if faults.budget is not None and self.passed > faults.budget:
             self.cut(faults.budget_cut)
         return b"" if self._silent or self._closed.is_set() else data
 

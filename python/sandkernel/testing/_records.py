@@ -30,6 +30,7 @@ class TunnelRecord:
         port: What the SDK shows as its port.
         connections: How many connections are open.
         accepted: How many connections there have been.
+        bytes_passed: How many bytes have come through, both directions together, encrypted as they are.
     """
 
     container_port: int
@@ -38,6 +39,7 @@ class TunnelRecord:
     port: int
     connections: int
     accepted: int
+    bytes_passed: int
 
 
 class SandboxRecord:
@@ -150,6 +152,7 @@ class SandboxRecord:
                 port=tunnel.address.port,
                 connections=tunnel.connections,
                 accepted=tunnel.accepted,
+                bytes_passed=tunnel.bytes_passed,
             )
             for port, tunnel in self._sandbox.tunnels.items()
         }

@@ -54,6 +54,7 @@ class Tunnel:
         self.container_port = container_port
         self.local_port = local_port
         self.accepted = 0
+        self._bytes_of_closed = 0
         self._context = context
         self._path = path
         self._faults = faults
@@ -63,6 +64,11 @@ class Tunnel:
         self._servers: list[asyncio.Server] = []
         self._opening: asyncio.Task[None] | None = None
         self.connections = 0
+
+    @property
+    def bytes_passed(self) -> int:
+        """How many bytes came through, in both directions."""
+        return self._bytes_of_closed + sum(link.passed for link in tuple(self._links))
 
     @property
     def encrypted(self) -> bool:
@@ -117,6 +123,7 @@ class Tunnel:
                 await link.run()
             finally:
                 self._links.discard(link)
+                self._bytes_of_closed += link.passed
         finally:
             self.connections -= 1
             self._activity()

@@ -1,0 +1,44 @@
+"""A stock gateway: what `jupyter kernelgateway` starts, with nothing changed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from clients import request
+from sandkernel.sandboxes.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POLL_SECONDS = 0.005
+
+
+@contextmanager
+def stock_gateway() -> Iterator[Endpoint]:
+    """A gateway that serves, asked every 5 ms whether it does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    endpoint = Endpoint(f"http://127.0.0.1:{port}", secrets.token_hex())
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "jupyter", "kernelgateway", "--ip=127.0.0.1", f"--port={port}"],
+        env={**os.environ, "KG_AUTH_TOKEN": endpoint.token},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            with suppress(OSError):
+                request(endpoint, "GET", "/api/kernelspecs")
+                break
+            time.sleep(POLL_SECONDS)
+        yield endpoint
+    finally:
+        gateway.terminate()
+        gateway.wait()

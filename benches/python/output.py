@@ -1,0 +1,85 @@
+"""A flood of output, kept whole and kept to 1 MB, beside a client that throws the bytes away.
+
+Run it with `.venv/bin/python benches/python/output.py`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from clients import websocket_client
+from measure import OURS, WEBSOCKET, Chart, Goal, Section, Table, interleaved, main, quantile
+from sandkernel import Session
+from sandkernel.sandboxes.local import LocalSandbox
+
+MEGABYTE = 1_000_000
+WHOLE = f"{OURS}, kept whole"
+CUT = f"{OURS}, kept to 1 MB"
+
+
+def codes(megabytes: int) -> dict[str, str]:
+    return {
+        f"{megabytes} MB in lines of 100 bytes": f"for i in range({megabytes * 10_000}): print(f'{{i:099}}')",
+        f"{megabytes} MB in pieces of 1 MB": (
+            "import sys\n"
+            f"for i in range({megabytes}): _ = sys.stdout.write('x' * 1_000_000); sys.stdout.flush()"
+        ),
+    }
+
+
+def check(session: Session, code: str, written: int, kept: int) -> None:
+    """Run it, and see that nothing is lost that was to be kept."""
+    execution = session.run(code)
+    length = len(execution.stdout)
+    assert execution.complete
+    assert execution.omitted_output_bytes == max(0, written - kept), execution.omitted_output_bytes
+    assert length >= min(written, kept), length
+
+
+def measure(quick: bool) -> Section:  # noqa: FBT001
+    section = Section("Output")
+    megabytes, runs = (2, 1) if quick else (100, 3)
+    written = megabytes * MEGABYTE
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(LocalSandbox()).endpoint
+
+        def session(kept: int) -> Session:
+            return stack.enter_context(Session.connect(endpoint.url, endpoint.token, max_output_bytes=kept))
+
+        whole, cut = session(2 * written), session(MEGABYTE)
+        minimal = stack.enter_context(websocket_client(endpoint))
+        for name, code in codes(megabytes).items():
+            taken = interleaved(
+                {
+                    WEBSOCKET: lambda code=code: minimal(code),
+                    WHOLE: lambda code=code: check(whole, code, written, 2 * written),
+                    CUT: lambda code=code: check(cut, code, written, MEGABYTE),
+                },
+                runs,
+                warm_up=1,
+            )
+            medians = {who: quantile(values, 0.5) for who, values in taken.items()}
+            rows = [
+                (
+                    who,
+                    medians[who],
+                    max(values),
+                    written / medians[who] / MEGABYTE,
+                    medians[who] / medians[WEBSOCKET],
+                )
+                for who, values in taken.items()
+            ]
+            head = ("", "median, s", "worst, s", "MB/s", "of the minimal client's")
+            section.tables.append(Table(f"{name}, {runs} runs", head, rows))
+            section.charts.append(Chart(name, "s", medians))
+            section.goals += [
+                Goal(
+                    4, f"{who}: {name}, of the minimal client's time", medians[who] / medians[WEBSOCKET], 1.2
+                )
+                for who in (WHOLE, CUT)
+            ]
+    return section
+
+
+if __name__ == "__main__":
+    main(measure, __doc__, "output")

@@ -1,0 +1,184 @@
+"""Large values both ways: variables into the kernel, final answers out of it, beside smolagents' executor.
+
+Both through the TLS tunnels of Modal's stand-in, which count the bytes. smolagents' runs end after a limit.
+Run it with `.venv/bin/python benches/python/values.py`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import smolagents.remote_executors
+from PIL import Image
+from smolagents import FinalAnswerTool
+from smolagents.monitoring import AgentLogger, LogLevel
+
+from cloud import cloud
+from measure import OURS, SMOLAGENTS, Chart, Goal, Section, Table, main, quantile
+from sandkernel import ModalExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from multiprocessing.connection import Connection
+
+    from cloud import Cloud
+
+    Outcome = tuple[float | None, int, str]
+
+QUIET = AgentLogger(level=LogLevel.OFF)
+EXECUTORS: Mapping[str, Callable[..., Any]] = {
+    OURS: ModalExecutor,
+    SMOLAGENTS: smolagents.remote_executors.ModalExecutor,
+}
+SECONDS_LIMIT = {SMOLAGENTS: 60.0, OURS: 60.0}
+TO_KERNEL, TO_HOST = "to the kernel", "to the host"
+
+# Code that makes each value, in the kernel or here.
+VALUES = {
+    "string of 5 MB": "__import__('random').Random(0).randbytes(2_500_000).hex()",
+    "array of 8 MB": "__import__('numpy').random.default_rng(0).random((1000, 1000))",
+    "array of 80 MB": "__import__('numpy').random.default_rng(0).random((10_000, 1000))",
+    "image of 12 megapixels": (
+        "__import__('PIL.Image', fromlist='_').fromarray(__import__('numpy').add.outer("
+        "__import__('numpy').arange(3000), __import__('numpy').arange(4000)).astype('uint8'))"
+    ),
+    "frame of 1,000,000 rows": (
+        "__import__('pandas').DataFrame({'number': range(1_000_000), 'share': __import__('numpy').random"
+        ".default_rng(0).random(1_000_000)})"
+    ),
+}
+QUICK = ("string of 5 MB", "array of 8 MB")
+LIMITS = {"string": 20.0, "image": 20.0, "array": 100.0, "frame": 100.0}
+
+
+def equal(one: object, other: object) -> bool:
+    if isinstance(one, Image.Image):
+        return isinstance(other, Image.Image) and one.tobytes() == other.tobytes()
+    return bool(np.array_equal(one, other))  # type: ignore[arg-type]
+
+
+def raw_bytes(value: Any) -> int:
+    """What the value takes by itself; an image is sent as PNG, which has no such size."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if hasattr(value, "memory_usage"):
+        return int(value.memory_usage(index=False).sum())
+    return len(value.tobytes() if isinstance(value, Image.Image) else value)
+
+
+def travel(who: str, expression: str, runs: int, connection: Connection) -> None:
+    """Send the value both ways, in a process that can be ended; tells each outcome as it comes."""
+    value = eval(expression)
+    executor = EXECUTORS[who]([], QUIET)
+    try:
+        executor.send_tools({"final_answer": FinalAnswerTool()})
+        executor(f"value = {expression}")
+        connection.send("ready")
+
+        def out() -> None:
+            executor.send_variables({"sent": value})
+
+        def back() -> None:
+            output = executor("final_answer(value)")
+            assert output.is_final_answer
+            assert equal(output.output, value)
+
+        for way, case in ((TO_KERNEL, out), (TO_HOST, back)):
+            for _ in range(runs):
+                began = time.perf_counter()
+                try:
+                    case()
+                    connection.send((way, time.perf_counter() - began, ""))
+                except Exception as error:  # noqa: BLE001 what a peer can't do is a result
+                    connection.send((way, None, f"{type(error).__name__}: {error}".splitlines()[0][:80]))
+                if connection.recv() == "enough":
+                    break
+    finally:
+        executor.cleanup()
+
+
+def outcomes(who: str, expression: str, runs: int, stand_in: Cloud) -> dict[str, Outcome]:
+    """The median seconds, the bytes of one journey, and what went wrong, for both ways."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=travel, args=(who, expression, runs, there))
+    process.start()
+    there.close()
+    found: dict[str, Outcome] = {}
+    try:
+        assert here.recv() == "ready"
+        for way in (TO_KERNEL, TO_HOST):
+            taken, before = [], stand_in.bytes_passed()
+            for _ in range(runs):
+                if not here.poll(SECONDS_LIMIT[who]):
+                    found[way] = (None, 0, f"not done after {SECONDS_LIMIT[who]:.0f} s")
+                    return found
+                _, seconds, problem = here.recv()
+                passed = (stand_in.bytes_passed() - before) // (len(taken) + 1)
+                if seconds is None:
+                    found[way] = (None, passed, problem)
+                    here.send("enough")
+                    break
+                taken.append(seconds)
+                found[way] = (quantile(taken, 0.5), passed, "")
+                here.send("go on")
+        process.join(30)
+    except EOFError:
+        for way in (TO_KERNEL, TO_HOST):
+            found.setdefault(way, (None, 0, "the executor could not be used"))
+    finally:
+        here.close()
+        if process.is_alive():
+            process.kill()
+        process.join()
+    return found
+
+
+def judge(section: Section, name: str, way: str, both: Mapping[str, Outcome], raw: int) -> None:
+    (ours, bytes_passed, problem), (theirs, _, their_problem) = both[OURS], both[SMOLAGENTS]
+    what = f"{name}, {way}"
+    limit = LIMITS[name.split(maxsplit=1)[0]]
+    faster = theirs / ours if ours and theirs else None
+    if their_problem and not problem:
+        faster = SECONDS_LIMIT[SMOLAGENTS] / ours if ours and "not done" in their_problem else None
+    if theirs is not None or ours is None or faster is not None:
+        section.goals.append(
+            Goal(5, f"{what}: times as fast as smolagents'", faster, limit, at_least=True, shortfall=problem)
+        )
+    if name.startswith("array"):
+        section.goals.append(
+            Goal(5, f"{what}: bytes on the wire, of the raw data's", bytes_passed / raw, 1.1)
+        )
+
+
+def measure(quick: bool) -> Section:  # noqa: FBT001
+    section = Section("Values")
+    rows: list[list[str | float | None]] = []
+    bars = {}
+    with cloud() as stand_in:
+        for name, expression in VALUES.items():
+            if quick and name not in QUICK:
+                continue
+            both_ways = {
+                who: outcomes(who, expression, 1 if quick or who == SMOLAGENTS else 5, stand_in)
+                for who in EXECUTORS
+            }
+            raw = raw_bytes(eval(expression))
+            for way in (TO_KERNEL, TO_HOST):
+                both = {who: found.get(way, (None, 0, "")) for who, found in both_ways.items()}
+                for who, (seconds, passed, problem) in both.items():
+                    rows.append([f"{name}, {way}", who, seconds, passed / 1e6, passed / raw, problem])
+                judge(section, name, way, both, raw)
+                if both[OURS][0] is not None:
+                    bars[f"{name}, {way}"] = both[OURS][0]
+    head = ("", "", "median, s", "MB on the wire", "of the raw data", "")
+    section.tables.append(Table("Values through TLS", head, rows))
+    section.charts.append(Chart("Values through TLS, Sandkernel", "s", bars))
+    return section
+
+
+if __name__ == "__main__":
+    main(measure, __doc__, "values")
