@@ -9,6 +9,12 @@ __all__ = ["MODULES", "load"]
 # What they are called in the kernel, and where their texts are; each after those that it imports.
 MODULES = {
     "_sandkernel_shipments": ("sandkernel.kernel", "shipments.py"),
+    "_sandkernel_standard": ("sandkernel.serialization", "standard.py"),
+    "_sandkernel_texts": ("sandkernel.serialization", "texts.py"),
+    "_sandkernel_numpy_values": ("sandkernel.serialization", "numpy_values.py"),
+    "_sandkernel_pandas_values": ("sandkernel.serialization", "pandas_values.py"),
+    "_sandkernel_polars_values": ("sandkernel.serialization", "polars_values.py"),
+    "_sandkernel_arrow_values": ("sandkernel.serialization", "arrow_values.py"),
     "_sandkernel_encoder": ("sandkernel.serialization", "encoder.py"),
     "_sandkernel_decoder": ("sandkernel.kernel", "decoder.py"),
     "_sandkernel": ("sandkernel.kernel", "prelude.py"),

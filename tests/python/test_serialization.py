@@ -182,7 +182,7 @@ def test_images(mode: str, side: int) -> None:
         ([Point(1, [len])], "[0].further[0]", "builtin_function"),
         pytest.param(10**5000, "", "more than 4300 digits", id="int"),
         ([np.longdouble(1)], "[0]", "longdouble"),
-        (np.zeros(3, dtype="i4,f8"), "", "ndarray"),
+        (np.zeros(3, dtype="V3"), "", "numpy array of the dtype |V3"),
     ],
 )
 def test_what_cannot_be_sent_is_found(value: Any, path: str, reason: str) -> None:

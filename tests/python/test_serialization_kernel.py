@@ -16,6 +16,7 @@ from smolagents import FinalAnswerTool
 from smolagents.utils import AgentExecutionError
 
 from executor_support import running_gateway
+from rich_values import LIBRARY_VALUES, STANDARD_VALUES, same
 from sandkernel import GatewayExecutor, LocalExecutor, PayloadLimits
 from sandkernel.exceptions import PayloadError
 from test_serialization import VALUES
@@ -56,6 +57,12 @@ def test_values_are_as_they_were(kernel: KernelExecutor, value: Any) -> None:
         assert there_and_back(kernel, [value]) == [value]
     else:
         assert there_and_back(kernel, value) == value
+
+
+@pytest.mark.parametrize("values", [LIBRARY_VALUES, STANDARD_VALUES], ids=["libraries", "standard"])
+def test_values_of_libraries_are_as_they_were(kernel: KernelExecutor, values: list[Any]) -> None:
+    for received, value in zip(there_and_back(kernel, values), values, strict=True):
+        same(received, value)
 
 
 @pytest.mark.parametrize("dtype", ["float64", ">i2", "<U5", "M8[us]", "complex64", "bool"])

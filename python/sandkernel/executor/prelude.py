@@ -6,7 +6,8 @@ from sandkernel import kernel_modules
 
 __all__ = ["load"]
 
-NAMES = ("_sandkernel_shipments", "_sandkernel_encoder", "_sandkernel_decoder", "_sandkernel")
+# The modules up to the prelude itself: those after it are for others.
+NAMES = list(kernel_modules.MODULES)[: list(kernel_modules.MODULES).index("_sandkernel") + 1]
 
 
 def load(*, allow_pickle: bool) -> str:

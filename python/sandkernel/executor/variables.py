@@ -68,6 +68,6 @@ def _refusal(name: str, value: object, error: Exception) -> str:
         reason = str(error)
     return (
         f"The variable {name!r} of type {type(value).__name__} can't be sent to the kernel: {reason:.500}. "
-        "Send text, numbers, lists, dicts, dates, numpy arrays, PIL images or dataclasses; what can only be "
+        "Send text, numbers, lists, dicts, dates, arrays, frames, images or dataclasses; what can only be "
         "had on this machine, such as an open client, can be no variable of the kernel"
     )

@@ -205,8 +205,8 @@ def _refusal(error):
     reason = error.reason[3:] if what == "it" else error.reason
     where = " at answer%s" % error.path if error.path else ""
     return (
-        "The final answer can't be sent: %s %s%s. Give text, numbers, lists, dicts, dates, numpy arrays, PIL "
-        "images or dataclasses instead." % (what, reason, where)
+        "The final answer can't be sent: %s %s%s. Give text, numbers, lists, dicts, dates, numpy arrays, "
+        "frames, images or dataclasses instead." % (what, reason, where)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import datetime as dt
 import decimal
 import pathlib
@@ -12,11 +13,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import PayloadError
-from sandkernel.serialization import arrays, images
+from sandkernel.serialization import arrays, images, standard
 from sandkernel.serialization.budget import Budget, Path, refusal
 from sandkernel.serialization.document import parse
 from sandkernel.serialization.encoder import FORM
+from sandkernel.serialization.encoder import KINDS as FURTHER_KINDS
 from sandkernel.serialization.limits import PayloadLimits
+from sandkernel.serialization.pandas_values import with_nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -122,9 +125,14 @@ class _Decoder:
         self._limits = limits
         self._budget = Budget(limits)
         self._buffers: list[memoryview | None] | None = None if buffers is None else list(buffers)
+        self.classes: dict[Any, Any] = {}
 
     def decode(self, value: object) -> Any:  # noqa: ANN401
         return self._decode(value, "answer", 0)
+
+    def claim(self, path: Path, items: int, size: int) -> None:
+        self._budget.spend(path, "array_items", items, "of too many elements")
+        self._budget.spend(path, "array_bytes", size, "of too many bytes")
 
     def _decode(self, value: Any, path: Path, depth: int) -> Any:  # noqa: ANN401
         kind = type(value)
@@ -138,6 +146,8 @@ class _Decoder:
             return self._items(value, path, depth)
         name = value.get("__type__")
         decode = _KINDS.get(name) if isinstance(name, str) else None
+        if decode is None and isinstance(name, str) and name in FURTHER_KINDS:
+            return self._further(value, path, depth)
         if decode is None or (name == "buffer" and self._buffers is None):
             return {key: self._decode(item, (path, key), depth + 1) for key, item in value.items()}
         try:
@@ -149,6 +159,19 @@ class _Decoder:
         if not any(type(value) is list or type(value) is dict for value in values):
             return values
         return [self._decode(value, (path, index), depth + 1) for index, value in enumerate(values)]
+
+    def _further(self, value: dict[str, Any], path: Path, depth: int) -> Any:  # noqa: ANN401
+        """Read a kind by what also writes it: what it raises is whatever came up in some library."""
+        name = value["__type__"]
+        try:
+            return FURTHER_KINDS[name](value, _Reader(self, path, depth))
+        except (PayloadError, RecursionError, MemoryError):
+            raise
+        except ImportError as error:
+            raise refusal(path, f"needs a package that is not installed here: {error!s:.200}") from error
+        except Exception as error:
+            reason = f"is no {name} that can be read: {type(error).__name__}: {error!s:.200}"
+            raise refusal(path, reason) from error
 
     # The kinds. Each is given the dict, and raises `KeyError` for what it lacks.
 
@@ -215,20 +238,23 @@ class _Decoder:
         real, imaginary = value["real"], value["imag"]
         return complex(_number(real, path), _number(imaginary, path))
 
-    def _timedelta(self, value: dict[str, Any], path: Path, _: int) -> dt.timedelta:
+    def _timedelta(self, value: dict[str, Any], path: Path, _: int) -> Any:  # noqa: ANN401 or one of pandas'
+        _number(value["total_seconds"], path)
         try:
-            return dt.timedelta(seconds=_number(value["total_seconds"], path))
-        except (OverflowError, ValueError) as error:
+            span = standard.timedelta(value)
+            return with_nanoseconds(span, value["nanosecond"]) if "nanosecond" in value else span
+        except (OverflowError, TypeError, ValueError) as error:
             raise refusal(path, f"is no timedelta: {error!s:.200}") from None
 
     def _iso(self, value: dict[str, Any], path: Path, _: int) -> Any:  # noqa: ANN401
         text = self._data(value, path, str)
         kind: type[Any] = {"datetime": dt.datetime, "date": dt.date, "time": dt.time}[value["__type__"]]
         if len(text) <= _ISO_LENGTH:
-            try:
-                return kind.fromisoformat(text)
-            except ValueError:
-                pass
+            with contextlib.suppress(OverflowError, TypeError, ValueError):
+                moment = kind.fromisoformat(text)
+                if "zone" in value:
+                    moment = standard.in_zone(moment, value["zone"])
+                return with_nanoseconds(moment, value["nanosecond"]) if "nanosecond" in value else moment
         raise refusal(path, f"is no {value['__type__']} in ISO format: {text[:_ISO_LENGTH]!r}")
 
     def _decimal(self, value: dict[str, Any], path: Path, _: int) -> decimal.Decimal:
@@ -271,6 +297,31 @@ class _Decoder:
         except ImportError as error:
             raise refusal(path, f"needs a package that is not installed here: {error!s:.200}") from error
         raise refusal(path, f"is a buffer of the unknown kind {kind!r:.40}")
+
+
+class _Reader:
+    """What a kind reads its parts by."""
+
+    # What is read comes from a sandbox.
+    trusted = False
+
+    def __init__(self, decoder: _Decoder, path: Path, depth: int) -> None:
+        self._decoder = decoder
+        self._path = path
+        self._depth = depth
+        # Those that were made for this payload, so that there is one for each name and fields.
+        self.classes = decoder.classes
+
+    def decode(self, item: object, step: object) -> Any:  # noqa: ANN401
+        return self._decoder._decode(item, (self._path, step), self._depth + 1)  # noqa: SLF001 this file's own
+
+    def claim(self, items: int, size: int) -> None:
+        """Count what is about to be made."""
+        self._decoder.claim(self._path, items, size)
+
+    def check_hashes(self, values: Iterable[object]) -> None:
+        """Refuse what would make a table of hashes slow."""
+        _check_hashes(values, self._path)
 
 
 _KINDS: dict[str, Callable[[_Decoder, dict[str, Any], Path, int], Any]] = {

@@ -1,7 +1,8 @@
 """Values on their way to the other side, in smolagents' "safe" format.
 
 Runs on the host, and as a text of its own inside the kernel, as the module `_sandkernel_encoder`: it knows
-nothing of sandkernel, needs the standard library alone, and runs on Python 3.8.
+nothing of sandkernel, needs the standard library alone, and runs on Python 3.8. So do the modules that it
+asks, one for each library, which also read what they write: `standard`, `numpy_values` and so on.
 
 What smolagents' own decoder understands is written as smolagents writes it, with one difference: a dict that
 holds the key `"__type__"` is written in the form for dicts with other keys than text, which that decoder
@@ -16,8 +17,31 @@ from __future__ import annotations
 
 import base64
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+if __name__ == "_sandkernel_encoder":
+    import _sandkernel_arrow_values as arrow_values  # type: ignore[import-not-found]
+    import _sandkernel_numpy_values as numpy_values  # type: ignore[import-not-found]
+    import _sandkernel_pandas_values as pandas_values  # type: ignore[import-not-found]
+    import _sandkernel_polars_values as polars_values  # type: ignore[import-not-found]
+    import _sandkernel_standard as standard  # type: ignore[import-not-found]
+    import _sandkernel_texts as texts  # type: ignore[import-not-found]
+else:
+    from sandkernel.serialization import (
+        arrow_values,
+        numpy_values,
+        pandas_values,
+        polars_values,
+        standard,
+        texts,
+    )
+
+# What reads the forms that smolagents' decoder does not know, by their names.
+KINDS = {
+    name: decode
+    for module in (standard, texts, numpy_values, pandas_values, polars_values, arrow_values)
+    for name, decode in module.KINDS.items()
+}
 # The form of a payload with buffers: its number rises when an older decoder would not understand it.
 FORM = "buffers-1"
 # What is smaller travels within the JSON: a buffer costs a few hundred bytes, and a part of a message each.
@@ -28,6 +52,7 @@ _INT_BITS = 14_000  # of certainly fewer digits
 _INT_MAX = 1 << 64  # of which the same is quick to tell
 _PATH_LENGTH = 300
 _PLAIN = frozenset([float, bool, type(None)])
+_BUILT_IN = frozenset([dict, tuple, set, frozenset, bytes, bytearray, memoryview, complex])
 # The modes whose bare pixels are smaller, and much quicker to write, than a PNG file.
 _RAW_MODES = frozenset(["L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "YCbCr"])
 
@@ -71,7 +96,7 @@ class Encoder:
         self._snapshot = snapshot
         self.buffers: list[Any] = []
 
-    def encode(self, value: Any) -> Any:  # noqa: ANN401 any value may be sent
+    def encode(self, value: Any) -> Any:
         """Return the value in a form that `json.dumps` takes.
 
         Raises:
@@ -87,7 +112,7 @@ class Encoder:
             del self.buffers[mark:]
             raise
 
-    def buffer(self, data: Any, kind: str, **further: Any) -> dict[str, Any]:  # noqa: ANN401
+    def buffer(self, data: Any, kind: str, **further: Any) -> dict[str, Any]:
         """Put bytes, or a text, beside the JSON, and return what stands in its place there."""
         if isinstance(data, str):
             if self._snapshot:
@@ -98,36 +123,52 @@ class Encoder:
         self.buffers.append(data)
         return {"__type__": "buffer", "index": len(self.buffers) - 1, "kind": kind, **further}
 
-    def _encode(self, value: Any) -> Any:  # noqa: ANN401, C901, PLR0912 one branch for each type
+    def below(self, step: str, value: Any) -> Any:
+        """Return the form of a part of a value, whose errors say where it sits."""
+        try:
+            return self._encode(value)
+        except UnsendableError as error:
+            raise error.below(step) from None
+
+    def is_large(self, size: int) -> bool:
+        """Return whether so many bytes travel beside the JSON."""
+        return self._with_buffers and size >= BUFFER_BYTES
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the error of a value that can't be sent."""
+        raise UnsendableError(reason)
+
+    def _encode(self, value: Any) -> Any:
         if value is None or isinstance(value, (bool, float)):
             return value
         if isinstance(value, str):
-            if self._with_buffers and len(value) >= BUFFER_BYTES:
-                return self.buffer(value, "str")
-            return value
+            if type(value) is not str and _is_of_agents(value):
+                return self._encode_of_agents(value)
+            return self.buffer(value, "str") if self.is_large(len(value)) else value
         if isinstance(value, int):
             if value.bit_length() > _INT_BITS and abs(value) >= 10**INT_DIGITS:
                 raise UnsendableError("an int of more than %d digits" % INT_DIGITS)
             return value
-        if isinstance(value, dict):
-            return self._encode_dict(value)
         if isinstance(value, list):
             return self._encode_items(value)
+        if type(value) not in _BUILT_IN:
+            for encode in self._encoders:
+                encoded = encode(self, value)
+                if encoded is not None:
+                    return encoded
+        if isinstance(value, dict):
+            return self._encode_dict(value)
         for kind in (tuple, set, frozenset):
             if isinstance(value, kind):
                 return {"__type__": kind.__name__, "data": self._encode_items(list(value))}
         if isinstance(value, (bytes, bytearray, memoryview)):
             if isinstance(value, memoryview) and not value.c_contiguous:
                 value = value.tobytes()
-            if self._with_buffers and memoryview(value).nbytes >= BUFFER_BYTES:
+            if self.is_large(memoryview(value).nbytes):
                 return self.buffer(value, "bytes")
             return {"__type__": "bytes", "data": base64.b64encode(value).decode()}
         if isinstance(value, complex):
             return {"__type__": "complex", "real": value.real, "imag": value.imag}
-        for encode in (_encode_standard, self._encode_image, self._encode_numpy, self._encode_fields):
-            encoded = encode(value)
-            if encoded is not None:
-                return encoded
         import enum
 
         if isinstance(value, enum.Enum):
@@ -162,62 +203,46 @@ class Encoder:
             raise error.below("[%s]" % repr(key)[:60]) from None
         return {"__type__": "dict_with_complex_keys", "data": pairs}
 
-    def _encode_image(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    def _encode_image(self, value: Any) -> Any:
         # A library that was never imported can't have made this value: look it up, don't load it.
-        module = sys.modules.get("PIL.Image")
-        if module is None or not isinstance(value, module.Image):
+        module, figures = sys.modules.get("PIL.Image"), sys.modules.get("matplotlib.figure")
+        is_figure = isinstance(value, getattr(figures, "Figure", ()))
+        if not is_figure and not isinstance(value, getattr(module, "Image", ())):
             return None
+        if _is_of_agents(value):
+            return self._encode_of_agents(value)
         import io
 
+        file = io.BytesIO()
         try:
-            pixels = value.size[0] * value.size[1]
-            if self._with_buffers and pixels >= BUFFER_BYTES and value.mode in _RAW_MODES:
+            if is_figure:
+                value.savefig(file, format="png", bbox_inches="tight")
+            elif self.is_large(value.size[0] * value.size[1]) and value.mode in _RAW_MODES:
                 return self.buffer(value.tobytes(), "image", mode=value.mode, size=list(value.size))
-            file = io.BytesIO()
-            value.save(file, format="PNG")
-        except Exception as error:  # noqa: BLE001 whatever is wrong with the image
+            else:
+                value.save(file, format="PNG")
+        except Exception as error:
             reason = "an image that can't be written as PNG (%s: %s)" % (type(error).__name__, error)
             raise UnsendableError(reason) from None
         data = file.getvalue()
-        if self._with_buffers and len(data) >= BUFFER_BYTES:
+        if self.is_large(len(data)):
             return self.buffer(data, "PIL.Image")
         return {"__type__": "PIL.Image", "data": base64.b64encode(data).decode()}
 
-    def _encode_numpy(self, value: Any) -> Any:  # noqa: ANN401
-        numpy = sys.modules.get("numpy")
-        # While numpy is being imported, it is there and has nothing.
-        if numpy is None or not hasattr(numpy, "generic"):
-            return None
-        if isinstance(value, numpy.generic):
-            if value.dtype.kind == "M":
-                value = value.astype("datetime64[us]")
-            elif value.dtype.kind == "m":
-                value = value.astype("timedelta64[us]")
-            item = value.item()
-            return None if item is None or isinstance(item, numpy.generic) else self._encode(item)
-        if isinstance(value, numpy.ndarray) and (value.dtype.kind in "biufcSUmM" or value.dtype == object):
-            return self._encode_array(value, numpy)
-        return None
+    def _encode_of_agents(self, value: Any) -> Any:
+        """Return what one of smolagents' own types holds; of a sound, what makes the same one again."""
+        try:
+            raw = value.to_raw()
+        except Exception as error:
+            reason = "an %s that can't be read (%s: %s)" % (type(value).__name__, type(error).__name__, error)
+            raise UnsendableError(reason) from None
+        if not hasattr(value, "samplerate"):
+            return self._encode(raw)
+        import numpy
 
-    def _encode_array(self, value: Any, numpy: Any) -> dict[str, Any] | None:  # noqa: ANN401
-        kind = value.dtype.kind
-        if kind in "fc" and value.dtype.itemsize > (8 if kind == "f" else 16):
-            return None  # its bytes mean something else on another machine
-        masked = isinstance(value, numpy.ma.MaskedArray)
-        if self._with_buffers and kind != "O" and not masked and value.nbytes >= BUFFER_BYTES:
-            flat = numpy.ascontiguousarray(value).reshape(-1).view("u1")
-            return self.buffer(flat, "ndarray", dtype=value.dtype.str, shape=list(value.shape))
-        array = numpy.asarray(value).view("i8") if kind in "mM" else value
-        items = array.tolist()
-        if kind in "cSO":
-            items = self._encode(array.reshape(-1).tolist() if kind == "O" else items)
-        encoded = {"__type__": "ndarray", "data": items, "dtype": str(value.dtype)}
-        if kind == "O" or not value.size:
-            # smolagents' decoder does without: lists can't tell it here.
-            encoded["shape"] = list(value.shape)
-        return encoded
+        return self._encode((value.samplerate, numpy.asarray(raw)))
 
-    def _encode_fields(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    def _encode_fields(self, value: Any) -> dict[str, Any] | None:
         """Return what a dataclass, or a model of pydantic's, holds."""
         import dataclasses
 
@@ -240,22 +265,18 @@ class Encoder:
         kind = type(value)
         return {"__type__": "dataclass", "class_name": kind.__name__, "module": kind.__module__, "data": data}
 
+    # Before what smolagents' format has: a datetime of pandas' is a datetime, a named tuple a tuple.
+    _encoders = (
+        pandas_values.encode,
+        standard.encode,
+        _encode_image,
+        numpy_values.encode,
+        polars_values.encode,
+        arrow_values.encode,
+        _encode_fields,
+    )
 
-def _encode_standard(value: Any) -> dict[str, Any] | None:  # noqa: ANN401
-    import datetime
-    import decimal
-    import pathlib
 
-    # A datetime is a date as well: it comes first.
-    for kind in (datetime.datetime, datetime.date, datetime.time):
-        if isinstance(value, kind):
-            if value != value:  # noqa: PLR0124 so is pandas' NaT, which is a datetime without a date
-                raise UnsendableError("NaT")
-            return {"__type__": kind.__name__, "data": value.isoformat()}
-    if isinstance(value, datetime.timedelta):
-        return {"__type__": "timedelta", "total_seconds": value.total_seconds()}
-    if isinstance(value, decimal.Decimal):
-        return {"__type__": "Decimal", "data": str(value)}
-    if isinstance(value, pathlib.PurePath):
-        return {"__type__": "Path", "data": str(value)}
-    return None
+def _is_of_agents(value: Any) -> bool:
+    types = sys.modules.get("smolagents.agent_types")
+    return types is not None and isinstance(value, getattr(types, "AgentType", ()))
