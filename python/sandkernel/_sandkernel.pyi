@@ -232,7 +232,11 @@ class InputRequest:
 
     @property
     def buffers(self) -> list[bytes]:
-        """The binary attachments of the message."""
+        """The binary attachments of the message. Made anew at each access."""
+
+    @property
+    def size(self) -> int:
+        """How much the prompt and the attachments are, in bytes."""
 
     def reply(self, value: str, buffers: Sequence[bytes] = ...) -> bool:
         """Sends what was typed, from any thread.

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Attendants"]
 
-# At a time: what is asked beyond waits.
+# At a time: what is asked beyond waits, up to so many bytes of it.
 MAX_THREADS = 32
+MAX_WAITING_BYTES = 256 << 20
+# What a request takes beside what it holds.
+REQUEST_OVERHEAD_BYTES = 1000
 
 
 class Attendants:
@@ -34,14 +37,22 @@ class Attendants:
         self._requests: SimpleQueue[InputRequest | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads = 0
+        self._mutex = threading.Lock()
+        self._waiting_bytes = 0
         self._closed = False
 
-    def take(self, request: InputRequest) -> None:
-        """Have a request answered. Always called from the same thread."""
+    def take(self, request: InputRequest) -> bool:
+        """Have a request answered, unless too much waits already. Always called from the same thread."""
+        size = request.size + REQUEST_OVERHEAD_BYTES
+        with self._mutex:
+            if self._waiting_bytes and self._waiting_bytes + size > MAX_WAITING_BYTES:
+                return False
+            self._waiting_bytes += size
         self._requests.put(request)
         if self._threads < MAX_THREADS and not self._idle.acquire(blocking=False):
             self._threads += 1
             threading.Thread(target=self._attend, name="sandkernel-attendant", daemon=True).start()
+        return True
 
     def close(self) -> None:
         """Let go of the threads; what is not begun is not answered any more."""
@@ -58,4 +69,6 @@ class Attendants:
                 request = self._requests.get()
             if request is None:
                 return
+            with self._mutex:
+                self._waiting_bytes -= request.size + REQUEST_OVERHEAD_BYTES
             self._context.copy().run(self._answer, request)

@@ -29,9 +29,9 @@ class Callbacks:
 
     def __init__(
         self,
-        on_stdout: Callable[[str], object] | None,
-        on_stderr: Callable[[str], object] | None,
-        on_result: Callable[[Result], object] | None,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        on_result: Callable[[Result], object] | None = None,
         on_input: Callable[[InputRequest], str | Awaitable[str]] | None = None,
         on_request: Callable[[InputRequest], object] | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class Callbacks:
         self._on_result = on_result
         self._on_input = on_input
         self._on_request = on_request
-        self._take: Callable[[InputRequest], object] | None = None
+        self._take: Callable[[InputRequest], bool] | None = None
         self._failure: Exception | None = None
         self._exit = ExitStack()
 
@@ -61,10 +61,11 @@ class Callbacks:
             tasks: set[asyncio.Task[None]] = set()
             self._exit.callback(lambda: [task.cancel() for task in tasks])
 
-            def take(request: InputRequest) -> None:
+            def take(request: InputRequest) -> bool:
                 task = asyncio.create_task(self._answer_in_loop(request))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+                return True
 
             self._take = take
         elif self._on_input is not None or self._on_request is not None:
@@ -80,8 +81,8 @@ class Callbacks:
         """Take an event."""
         if isinstance(event, _sandkernel.InputRequest):
             # Also after a failure: the code waits.
-            if self._take is not None:
-                self._take(event)
+            if self._take is not None and not self._take(event):
+                event.reply(END_OF_INPUT)
             return
         if self._failure is not None:
             return

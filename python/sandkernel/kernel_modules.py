@@ -17,6 +17,7 @@ MODULES = {
     "_sandkernel_arrow_values": ("sandkernel.serialization", "arrow_values.py"),
     "_sandkernel_encoder": ("sandkernel.serialization", "encoder.py"),
     "_sandkernel_decoder": ("sandkernel.kernel", "decoder.py"),
+    "_sandkernel_calls": ("sandkernel.kernel", "calls.py"),
     "_sandkernel": ("sandkernel.kernel", "prelude.py"),
     "_sandkernel_tree": ("sandkernel.files", "tree.py"),
     "_sandkernel_files": ("sandkernel.kernel", "files.py"),

@@ -12,6 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from sandkernel import InputRequest
+from sandkernel.callbacks import Callbacks
+
 if TYPE_CHECKING:
     from sandkernel import Execution, Session
 
@@ -29,12 +32,14 @@ class Request:
         timeout: The seconds that it may take; `None` for no limit.
         ours: Whether it is our own code, of which history and output counter know nothing.
         generation: The generation of the session's kernel that it is for; `None` for any.
+        on_request: Called with what the code asks on the stdin channel, where anything is to be answered.
     """
 
     code: str
     timeout: float | None
     ours: bool = True
     generation: int | None = None
+    on_request: Callable[[InputRequest], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,13 +107,19 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
         while True:
             try:
                 if isinstance(step, Request) and not step.ours:
-                    stream = session.astream(step.code, **_options(step))
-                    try:
-                        async for event in stream:
-                            yield event
-                    finally:
-                        # Whoever stops listening stops the code.
-                        stream.close()
+                    options = _options(step)
+                    callbacks = Callbacks(on_request=options.pop("on_request"))
+                    stream = session.astream(step.code, **options)
+                    with callbacks:
+                        try:
+                            async for event in stream:
+                                if isinstance(event, InputRequest):
+                                    callbacks(event)
+                                else:
+                                    yield event
+                        finally:
+                            # Whoever stops listening stops the code.
+                            stream.close()
                     outcome: object = stream.execution
                 else:
                     outcome = await _attempt(step, session)
@@ -144,4 +155,5 @@ def _options(request: Request) -> dict[str, Any]:
         "silent": request.ours,
         "store_history": not request.ours,
         "generation": request.generation,
+        "on_request": request.on_request,
     }

@@ -7,12 +7,12 @@ import json
 import uuid
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Piece", "Progress", "Shipment", "discard"]
+__all__ = ["Cut", "Piece", "Progress", "Shipment", "cuts", "discard", "size_of"]
 
 Progress: TypeAlias = "Callable[[int, int], object]"
 
@@ -23,6 +23,42 @@ TEXT_CHARACTERS = 1 << 20
 # Compressing costs more than it saves where a piece does not shrink to this part.
 WORTHWHILE = 0.8
 SAMPLE_BYTES = 16 << 10
+
+
+class Cut(NamedTuple):
+    """Some bytes of what is sent in pieces.
+
+    Attributes:
+        number: How many come before it.
+        data: The bytes. They are let go when the next are asked for.
+        last: Whether it is the last.
+        sent: How many bytes of the whole are in it and those before it.
+    """
+
+    number: int
+    data: bytearray
+    last: bool
+    sent: int
+
+
+def cuts(parts: Sequence[bytes | memoryview | str]) -> Iterator[Cut]:
+    """Return pieces of a size that a gateway takes; the first begins with a line, the JSON of the sizes."""
+    head = f"{json.dumps([size_of(part) for part in parts])}\n".encode()
+    piece = bytearray(head)
+    number, sent = 0, -len(head)
+    for block in _blocks(parts):
+        for start in range(0, len(block), PIECE_BYTES):
+            rest = block[start : start + PIECE_BYTES]
+            while len(rest):
+                if len(piece) >= PIECE_BYTES:
+                    sent += len(piece)
+                    yield Cut(number, piece, last=False, sent=sent)
+                    piece.clear()
+                    number += 1
+                room = PIECE_BYTES - len(piece)
+                piece += rest[:room]
+                rest = rest[room:]
+    yield Cut(number, piece, last=True, sent=sent + len(piece))
 
 
 @dataclass(frozen=True)
@@ -54,35 +90,12 @@ class Shipment:
         self.name = uuid.uuid4().hex
         self._receiver = f'"{module}","{function}"'
         self._parts: list[bytes | memoryview | str] = [document, *buffers]
-        self._sizes = [_size(part) for part in self._parts]
-        self.size = sum(self._sizes)
+        self.size = sum(map(size_of, self._parts))
 
     def pieces(self) -> Iterator[Piece]:
         """Return the requests, each of a size that a gateway takes."""
-        head = f"{json.dumps(self._sizes)}\n".encode()
-        piece = bytearray(head)
-        number, sent = 0, -len(head)
-        for block in self._blocks():
-            for start in range(0, len(block), PIECE_BYTES):
-                rest = block[start : start + PIECE_BYTES]
-                while len(rest):
-                    if len(piece) >= PIECE_BYTES:
-                        sent += len(piece)
-                        yield Piece(self._code(number, piece, last=False), sent)
-                        piece.clear()
-                        number += 1
-                    room = PIECE_BYTES - len(piece)
-                    piece += rest[:room]
-                    rest = rest[room:]
-        yield Piece(self._code(number, piece, last=True), self.size)
-
-    def _blocks(self) -> Iterator[memoryview]:
-        for part in self._parts:
-            if isinstance(part, str):
-                for text in _texts(part):
-                    yield memoryview(text.encode("utf-8", "surrogatepass"))
-            else:
-                yield memoryview(part)
+        for cut in cuts(self._parts):
+            yield Piece(self._code(cut.number, cut.data, last=cut.last), cut.sent)
 
     def _code(self, number: int, piece: bytearray, *, last: bool) -> str:
         sample = piece[:SAMPLE_BYTES]
@@ -98,12 +111,22 @@ def discard(shipment: Shipment) -> str:
     return f"__import__('_sandkernel_shipments').discard('{shipment.name}')"
 
 
+def _blocks(parts: Sequence[bytes | memoryview | str]) -> Iterator[memoryview]:
+    for part in parts:
+        if isinstance(part, str):
+            for text in _texts(part):
+                yield memoryview(text.encode("utf-8", "surrogatepass"))
+        else:
+            yield memoryview(part)
+
+
 def _texts(text: str) -> Iterator[str]:
     for start in range(0, len(text), TEXT_CHARACTERS):
         yield text[start : start + TEXT_CHARACTERS]
 
 
-def _size(part: bytes | memoryview | str) -> int:
+def size_of(part: bytes | memoryview | str) -> int:
+    """Return how many bytes a part takes."""
     if not isinstance(part, str) or part.isascii():
         return len(part)
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(part))

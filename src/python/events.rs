@@ -72,6 +72,11 @@ impl InputRequest {
         self.inner.buffers.iter().map(|buffer| PyBytes::new(py, buffer)).collect()
     }
 
+    #[getter]
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
     #[pyo3(signature = (value, buffers = Vec::new()))]
     fn reply(&self, value: String, buffers: Vec<PyBackedBytes>) -> PyResult<bool> {
         if self.process_id != std::process::id() {

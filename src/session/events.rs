@@ -52,7 +52,9 @@ pub struct InputRequest {
 }
 
 impl InputRequest {
-    fn size(&self) -> usize {
+    /// The bytes of the prompt and of the attachments.
+    #[must_use]
+    pub fn size(&self) -> usize {
         self.prompt.len() + self.buffers.iter().map(Bytes::len).sum::<usize>()
     }
 }

@@ -11,7 +11,7 @@ from smolagents.monitoring import AgentLogger, LogLevel
 
 from executor_support import agent_of
 from sandkernel import LocalExecutor
-from sandkernel.exceptions import ConfigurationError, PayloadError
+from sandkernel.exceptions import PayloadError
 
 if TYPE_CHECKING:
     from smolagents import CodeAgent
@@ -100,13 +100,6 @@ def test_an_argument_that_cannot_be_sent_is_named(executor: LocalExecutor) -> No
     agent = agent_of(executor, "final_answer(1)")
     with pytest.raises(PayloadError, match="'client' of type object"):
         agent.run("Call.", additional_args={"client": object()})
-
-
-def test_a_managed_agent_is_refused_by_name(executor: LocalExecutor) -> None:
-    helper = agent_of(executor, name="helper", description="Helps.")
-    agent = agent_of(executor, "final_answer(1)", managed_agents=[helper])
-    with pytest.raises(ConfigurationError, match="managed agent 'helper'"):
-        agent.run("Delegate.")
 
 
 def test_a_subclass_of_the_final_answer_tool(executor: LocalExecutor) -> None:

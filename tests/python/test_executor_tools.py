@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from sandkernel.exceptions import ConfigurationError
+from sandkernel.executor.placement import Placement
 
 if TYPE_CHECKING:
     from sandkernel import LocalExecutor
@@ -141,33 +142,31 @@ class Unsendable(Tool):
         return "never"
 
 
-def test_a_tool_that_cannot_be_sent_is_named(executor: LocalExecutor) -> None:
-    with pytest.raises(ConfigurationError, match=r"'unsendable' \(Unsendable\).*object of type object"):
-        executor.send_tools({"unsendable": Unsendable(client=object())})
+class NeedsKey(Tool):
+    name = "needs_key"
+    description = "Needs a key."
+    inputs = {}  # noqa: RUF012
+    output_type = "string"
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    def forward(self) -> str:
+        return self.key
 
 
-def test_a_tool_that_needs_arguments_is_named(executor: LocalExecutor) -> None:
-    class NeedsKey(Tool):
-        name = "needs_key"
-        description = "Needs a key."
-        inputs = {}  # noqa: RUF012
-        output_type = "string"
-
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
-
-        def forward(self) -> str:
-            return self.key
-
-    with pytest.raises(ConfigurationError, match=r"'needs_key' \(NeedsKey\)"):
-        executor.send_tools({"needs_key": NeedsKey("secret")})
-
-
-def test_a_managed_agent_is_named(executor: LocalExecutor) -> None:
-    agent = CodeAgent([], Model(), name="helper", description="Helps.")
-    with pytest.raises(ConfigurationError, match=r"managed agent 'helper' \(CodeAgent\)"):
-        executor.send_tools({"helper": agent})
+@pytest.mark.parametrize(
+    ("name", "tool", "said"),
+    [
+        ("unsendable", Unsendable(client=object()), r"'unsendable' \(Unsendable\).*object of type object"),
+        ("needs_key", NeedsKey("secret"), r"'needs_key' \(NeedsKey\)"),
+        ("helper", CodeAgent([], Model(), name="helper"), r"managed agent 'helper' \(CodeAgent\)"),
+    ],
+)
+def test_what_has_to_be_sent_and_can_not_be_is_named(name: str, tool: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Placement("ship", print).define({name: tool})
 
 
 def test_a_tool_that_fails_in_the_kernel_is_named(executor: LocalExecutor) -> None:

@@ -22,6 +22,7 @@ from sandkernel.exceptions import (
 )
 from sandkernel.executor import agents, answers, logs, tracebacks
 from sandkernel.executor.explanations import explain, is_state_lost
+from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel import Execution
+    from sandkernel.executor.placement import Places
     from sandkernel.sandboxes import Sandbox
     from sandkernel.shipment import Progress
 
@@ -75,8 +77,13 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown: its head and its
             tail.
-        payload_limits: What a final answer may hold: a `PayloadLimits`, or a dict of those of its limits that
-            differ from the defaults.
+        payload_limits: What a final answer, and the arguments of each call of a tool on the host, may hold:
+            a `PayloadLimits`, or a dict of those of its limits that differ from the defaults.
+        tools: Where the tools run. `"ship"`: in the kernel, as copies made of their source. `"host"`: in this
+            process, in threads of their own, called from the kernel. `"auto"`: in the kernel where smolagents
+            can send them, on the host otherwise, such as tools made with arguments, tools of MCP servers
+            and managed agents. Or one of these for each name, in a mapping (`"auto"` for all others), or
+            the names of those on the host.
         install: Whether `additional_imports` still have to be installed, in the kernel.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
 
@@ -101,6 +108,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         timeout: float | None = None,
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
+        tools: Places = "auto",
         install: bool = True,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -116,6 +124,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self.timeout = timeout
             self.max_logs_length = max_logs_length
             self.payload_limits = PayloadLimits.of(payload_limits)
+            self._provision.host_tools.limits = self.payload_limits
+            self._provision.placement = Placement(tools, logger.log)
             self.state: dict[str, Any] = {"_print_outputs": ""}
             self.last_execution: Execution | None = None
             self._settings = {
@@ -126,6 +136,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             }
             if self.payload_limits != PayloadLimits():
                 self._settings["payload_limits"] = dataclasses.asdict(self.payload_limits)
+            if tools != "auto":
+                self._settings["tools"] = self._provision.placement.given
             self._turns = Turns()
             options = dict(session_options or {})
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
@@ -371,6 +383,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         session = self._session
         if self._closed or session is None:
             raise ClosedError(f"This {type(self).__name__} is closed: create a new one")
+        if self._provision.host_tools.is_answering():
+            raise ConfigurationError(
+                f"This {type(self).__name__} runs the code that waits for this tool: give the tool, or the "
+                "managed agent, an executor of its own"
+            )
         return session
 
     def _drive(self, plan: Plan[T]) -> T:

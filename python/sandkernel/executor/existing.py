@@ -12,6 +12,7 @@ from sandkernel.sandboxes.existing import ExistingGateway
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sandkernel.executor.placement import Places
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["GatewayExecutor"]
@@ -34,7 +35,9 @@ class GatewayExecutor(KernelExecutor):
         connect_timeout: The seconds that the gateway may take to become ready.
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown.
-        payload_limits: What a final answer may hold; see `PayloadLimits`.
+        payload_limits: What a final answer, and the arguments of a call of a tool on the host, may hold; see
+            `PayloadLimits`.
+        tools: Where the tools run; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`, or
             `allow_plain_http` for a gateway beyond the local network without `https://`.
 
@@ -63,6 +66,7 @@ class GatewayExecutor(KernelExecutor):
         timeout: float | None = None,
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
+        tools: Places = "auto",
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -73,6 +77,7 @@ class GatewayExecutor(KernelExecutor):
             timeout=timeout,
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
+            tools=tools,
             session_options={
                 "kernel_name": kernel_name,
                 "connect_timeout": connect_timeout,

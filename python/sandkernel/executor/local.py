@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
+    from sandkernel.executor.placement import Places
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["LocalExecutor"]
@@ -31,7 +32,9 @@ class LocalExecutor(KernelExecutor):
         allow_pickle: Whether values without a safe form travel as pickles; see `KernelExecutor`.
         timeout: The seconds that an execution may take; `None` for no limit.
         max_logs_length: The characters of an execution's output that the model is shown.
-        payload_limits: What a final answer may hold; see `PayloadLimits`.
+        payload_limits: What a final answer, and the arguments of a call of a tool on the host, may hold; see
+            `PayloadLimits`.
+        tools: Where the tools run; see `KernelExecutor`.
         boot_timeout: The seconds that the gateway may take to become ready.
         install_timeout: The seconds that one installation may take.
         python: The interpreter of the kernel; by default the one that runs this.
@@ -61,6 +64,7 @@ class LocalExecutor(KernelExecutor):
         python: str | os.PathLike[str] | None = None,
         environment: Mapping[str, str] | None = None,
         on_stage: Callable[[str, float], None] | None = None,
+        tools: Places = "auto",
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
         requirements = packages.requirements(list(additional_imports))
@@ -80,6 +84,7 @@ class LocalExecutor(KernelExecutor):
             timeout=timeout,
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
+            tools=tools,
             install=False,
             session_options=session_options,
         )

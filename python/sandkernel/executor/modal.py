@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel import Session
+    from sandkernel.executor.placement import Places
     from sandkernel.plans import Plan
     from sandkernel.sandboxes import Sandbox
     from sandkernel.sandboxes.modal.report import BootReport
@@ -60,7 +61,9 @@ class ModalExecutor(KernelExecutor):
             encrypted_ports, tags), and the dictionary is not changed.
         timeout: The seconds that an execution may take; `None` for no limit. The sandbox's own is `lifetime`.
         max_logs_length: The characters of an execution's output that the model is shown.
-        payload_limits: What a final answer may hold; see `PayloadLimits`.
+        payload_limits: What a final answer, and the arguments of a call of a tool on the host, may hold; see
+            `PayloadLimits`.
+        tools: Where the tools run; see `KernelExecutor`.
         image: A `modal.Image` with Python, `jupyter_kernel_gateway` and `ipykernel`; one of ours by default.
         secrets: `modal.Secret`s, which become environment variables of the agent's code.
         volumes: `modal.Volume`s by the path to mount them at.
@@ -105,6 +108,7 @@ class ModalExecutor(KernelExecutor):
         timeout: float | None = None,
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
+        tools: Places = "auto",
         image: Any = None,  # noqa: ANN401 a modal.Image
         secrets: Sequence[Any] | None = None,
         volumes: Mapping[str, Any] | None = None,
@@ -157,6 +161,7 @@ class ModalExecutor(KernelExecutor):
             timeout=timeout,
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
+            tools=tools,
             install=False,
             session_options=session_options,
         )
@@ -201,6 +206,7 @@ class ModalExecutor(KernelExecutor):
         timeout: float | None = None,
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
+        tools: Places = "auto",
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -217,6 +223,7 @@ class ModalExecutor(KernelExecutor):
             timeout: As for the constructor.
             max_logs_length: As for the constructor.
             payload_limits: As for the constructor.
+            tools: As for the constructor.
             boot_timeout: The seconds that the look-up, and then the gateway, may take.
             session_options: As for the constructor.
 
@@ -237,6 +244,7 @@ class ModalExecutor(KernelExecutor):
             timeout=timeout,
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
+            tools=tools,
             session_options=session_options,
         )
         return self
@@ -255,6 +263,7 @@ class ModalExecutor(KernelExecutor):
         timeout: float | None = None,
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
+        tools: Places = "auto",
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -271,6 +280,7 @@ class ModalExecutor(KernelExecutor):
             timeout: As for `from_id`.
             max_logs_length: As for `from_id`.
             payload_limits: As for `from_id`.
+            tools: As for `from_id`.
             boot_timeout: As for `from_id`.
             session_options: As for `from_id`.
         """
@@ -291,6 +301,7 @@ class ModalExecutor(KernelExecutor):
             timeout=timeout,
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
+            tools=tools,
             session_options=session_options,
         )
         return self

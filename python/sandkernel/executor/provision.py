@@ -17,6 +17,8 @@ from sandkernel.exceptions import (
 )
 from sandkernel.executor import prelude, tools, tracebacks, variables
 from sandkernel.executor.explanations import NOTICE
+from sandkernel.executor.hosting import HostTools
+from sandkernel.executor.placement import Placement
 from sandkernel.plans import Plan, Request, Work
 from sandkernel.shipment import Shipment, discard
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sandkernel import Execution, Session
+    from sandkernel.executor.tools import Described
     from sandkernel.sandboxes import Sandbox
     from sandkernel.shipment import Progress
 
@@ -54,6 +57,8 @@ class Provision:
         allow_pickle: Whether values without a safe form travel as pickles.
 
     Attributes:
+        placement: Where tools run.
+        host_tools: Those that stay on the host.
         session: The session to the kernel; `None` where there is none.
         installed_packages: The requirements that were installed.
         notice: What the model is to be told with its next observation; empty for nothing.
@@ -70,10 +75,12 @@ class Provision:
         self.session: Session | None = None
         self._logger = logger
         self._allow_pickle = allow_pickle
-        self._tools: dict[str, tools.Definition] = {}
+        self.placement = Placement("auto", logger.log)
+        self.host_tools = HostTools(allow_pickle=allow_pickle)
+        self._tools: dict[str, Described] = {}
         self._variables: dict[str, Any] = {}
         # What the kernel has of them, and which kernel that is, in which of its lives.
-        self._defined: dict[str, tools.Definition] = {}
+        self._defined: dict[str, Described] = {}
         self._provided: tuple[Session, int] | None = None
         self._loss_told = False
         self.installed_packages: list[str] = []
@@ -135,7 +142,8 @@ class Provision:
     def request(self, code: str, timeout: float | None = SETUP_TIMEOUT, *, ours: bool = True) -> Request:
         """Return a request that only a kernel that has everything runs."""
         generation = self._provided[1] if self._provided is not None else None
-        return Request(code, timeout, ours=ours, generation=generation)
+        on_request = self.host_tools.answer if self.host_tools and not ours else None
+        return Request(code, timeout, ours=ours, generation=generation, on_request=on_request)
 
     def run(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
         """Run code of ours, which is not expected to fail."""
@@ -151,7 +159,7 @@ class Provision:
 
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         """Make tools in the kernel, those that it does not have yet."""
-        definitions = {definition.name: definition for definition in tools.define(given)}
+        definitions = {definition.name: definition for definition in self.placement.define(given)}
         yield from self.prepare()
         wanted = [
             name
@@ -161,6 +169,9 @@ class Provision:
         ]
         if wanted:
             yield from self.install_packages(wanted)
+        self.host_tools.give(
+            {name: given[name] for name, each in definitions.items() if isinstance(each, tools.Stub)}
+        )
         yield from self.with_everything(lambda: self._deliver_tools(definitions))
         self._tools.update(definitions)
 
@@ -231,7 +242,7 @@ class Provision:
         if failed is not None and failed.error is not None:
             raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
 
-    def _deliver_tools(self, definitions: Mapping[str, tools.Definition]) -> Plan[None]:
+    def _deliver_tools(self, definitions: Mapping[str, Described]) -> Plan[None]:
         if not definitions:
             return
         document = tools.document(definitions.values(), self._defined)

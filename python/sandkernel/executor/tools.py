@@ -1,13 +1,14 @@
-"""Tools on their way to the kernel, as source code."""
+"""Tools on their way to the kernel: as source code, or as the description of one that stays on the host."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from smolagents.tool_validation import validate_tool_attributes
@@ -20,9 +21,11 @@ from sandkernel.executor.variables import encode_value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Definition", "define", "document"]
+__all__ = ["NO_ARGUMENTS", "Definition", "Described", "Stub", "define", "document", "is_agent", "stub"]
 
 FINAL_ANSWER = "final_answer"
+# Of a tool that was made without any.
+NO_ARGUMENTS = "{}"
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,59 @@ class Definition:
     arguments: str
     imports: tuple[str, ...]
 
+    def described(self) -> dict[str, Any]:
+        """Return what the kernel makes it of."""
+        arguments = json.loads(self.arguments)
+        return {"code": self.code, "class_name": self.class_name, "arguments": arguments}
 
-def define(tools: Mapping[str, Any]) -> list[Definition]:
-    """Return the definitions of tools.
+
+@dataclass(frozen=True)
+class Stub:
+    """What the kernel is told of a tool that stays on the host.
+
+    Attributes:
+        name: What the agent calls it by.
+        description: What it does.
+        inputs: What it takes, in JSON.
+        output_type: What it returns.
+        imports: Nothing: the kernel needs no module for it.
+    """
+
+    name: str
+    description: str
+    inputs: str
+    output_type: str
+    imports: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """Return what the kernel shows of it."""
+        inputs = json.loads(self.inputs)
+        return {"description": self.description, "inputs": inputs, "output_type": self.output_type}
+
+
+def stub(name: str, tool: Any) -> Stub:  # noqa: ANN401 whatever can be called
+    """Return what the kernel is told of a tool that stays on the host.
 
     Raises:
-        ConfigurationError: A tool can't be had in a kernel; the message names it and says why.
+        ConfigurationError: It can't be called.
     """
-    return [_define(name, tool) for name, tool in tools.items()]
+    if not callable(tool):
+        raise ConfigurationError(f"The tool {name!r} ({type(tool).__name__}) can't be called")
+    description, output_type = (str(getattr(tool, key, "")) for key in ("description", "output_type"))
+    inputs = json.dumps(getattr(tool, "inputs", None) or {}, default=str)
+    return Stub(name, description, inputs, output_type)
 
 
-def document(definitions: Iterable[Definition], known: Mapping[str, Definition]) -> bytes:
+# What the kernel is told of a tool.
+Described: TypeAlias = Definition | Stub
+
+
+def is_agent(tool: object) -> bool:
+    """Whether it is a managed agent."""
+    return hasattr(tool, "managed_agents")
+
+
+def document(definitions: Iterable[Described], known: Mapping[str, Described]) -> bytes:
     """Return the document that makes tools in the kernel.
 
     Args:
@@ -62,20 +107,24 @@ def document(definitions: Iterable[Definition], known: Mapping[str, Definition])
     """
     entries = []
     for definition in definitions:
-        entry: dict[str, Any] = {"name": definition.name}
+        key = hashlib.sha256(repr(definition).encode(errors="backslashreplace")).hexdigest()
+        entry: dict[str, Any] = {"name": definition.name, "key": key}
         if known.get(definition.name) != definition:
-            entry["code"] = definition.code
-            entry["class_name"] = definition.class_name
-            entry["arguments"] = json.loads(definition.arguments)
             entry["is_final_answer"] = definition.name == FINAL_ANSWER
+            entry["definition"] = definition.described()
         entries.append(entry)
     return json.dumps(entries).encode()
 
 
-def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the user gave
+def define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the user gave
+    """Return the definition of a tool.
+
+    Raises:
+        ConfigurationError: It can't be had in a kernel; the message names it and says why.
+    """
     if not isinstance(tool, Tool):
         kind = type(tool).__name__
-        what = "managed agent" if hasattr(tool, "managed_agents") else "tool"
+        what = "managed agent" if is_agent(tool) else "tool"
         raise ConfigurationError(
             f"The {what} {name!r} ({kind}) can't be sent to the kernel: only a smolagents Tool can, since "
             "its source code is sent and runs there"
@@ -83,14 +132,8 @@ def _define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the us
     try:
         code, imports = _code(tool)
         arguments = json.dumps(_arguments(tool))
-    except (
-        ConfigurationError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OSError,
-        SyntaxError,
-    ) as error:
+    except Exception as error:
+        # A tool has methods of its own here, which may raise whatever they like.
         raise ConfigurationError(
             f"The tool {name!r} ({type(tool).__name__}) can't be sent to the kernel, where its source code "
             f"is to run: {error}"

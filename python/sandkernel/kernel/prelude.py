@@ -16,6 +16,7 @@ import sys
 import types
 import uuid
 
+from _sandkernel_calls import HostTool
 from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 
@@ -40,7 +41,8 @@ allow_pickle = False
 # The real one: `%%capture` puts another in its place for a while.
 _publisher = get_ipython().display_pub  # noqa: F821 IPython puts it into builtins
 
-_tools = {}
+# By what they are made of. Kept where another executor sends this module to the same kernel.
+_tools = getattr(sys.modules.get("_sandkernel"), "_tools", {})
 _answer = None
 
 
@@ -233,17 +235,25 @@ def receive_tools(document, _):
     for module in BASE_MODULES:
         _user_namespace().setdefault(module, importlib.import_module(module))
     for tool in document:
-        if "code" in tool:
+        if "definition" in tool:
             try:
-                _tools[tool["name"]] = _define(**tool)
+                _tools[tool["key"]] = _make(tool["is_final_answer"], tool["name"], tool["definition"])
             except Exception as error:
                 message = "%s: %s: %s" % (tool["name"], type(error).__name__, error)
                 raise ToolError(message) from None
         # Bound anew each time: the agent's code may have used the name for something else.
-        _user_namespace()[tool["name"]] = _tools[tool["name"]]
+        _user_namespace()[tool["name"]] = _tools[tool["key"]]
 
 
-def _define(name, code, class_name, arguments, is_final_answer):
+def _make(is_final_answer, name, definition):
+    if "code" in definition:
+        tool = _define(name, **definition)
+    else:
+        tool = HostTool(name, allow_pickle=allow_pickle, **definition)
+    return FinalAnswer(tool) if is_final_answer else tool
+
+
+def _define(name, code, class_name, arguments):
     import typing
 
     # A namespace for each tool: nothing that the agent's code binds can break it.
@@ -255,8 +265,7 @@ def _define(name, code, class_name, arguments, is_final_answer):
     path = "tool %s" % name
     linecache.cache[path] = (len(code), None, code.splitlines(True), path)
     exec(compile(code, path, "exec"), module.__dict__)  # noqa: S102 this is what the kernel is for
-    tool = module.__dict__[class_name](**Decoder().decode(arguments))
-    return FinalAnswer(tool) if is_final_answer else tool
+    return module.__dict__[class_name](**Decoder().decode(arguments))
 
 
 def missing(names):

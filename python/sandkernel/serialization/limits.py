@@ -12,7 +12,9 @@ __all__ = ["PayloadLimits"]
 
 @dataclass(frozen=True)
 class PayloadLimits:
-    """What a final answer may hold before it is refused with a `PayloadError`.
+    """What a final answer, or the arguments of a call to the host, may hold before they are refused.
+
+    They are refused with a `PayloadError`.
 
     A sandbox can send what it likes. With the defaults no payload takes more than some 1.5 GB while it is
     decoded; an honest answer takes a little more than its own size. The limits of arrays and images hold for

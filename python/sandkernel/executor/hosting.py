@@ -1,0 +1,156 @@
+"""Tools that stay on the host, and are called from the kernel.
+
+What asks is the sandbox, which may be hostile: a request is data, bounded and checked, and only what was
+given to the executor can be called. `sandkernel/kernel/calls.py` is the kernel's side, and says what travels.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+from contextvars import ContextVar
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from sandkernel.exceptions import PayloadError
+from sandkernel.executor.logs import shorten
+from sandkernel.serialization import Encoder, PayloadLimits, UnsendableError, decode
+from sandkernel.shipment import cuts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from sandkernel import InputRequest
+
+__all__ = ["HostTools"]
+
+# Of an honest request: a name, and a number.
+PROMPT_CHARACTERS = 1000
+MESSAGE_CHARACTERS = 10_000
+FRAMES = 10
+# Whose frames say nothing.
+_MACHINERY = frozenset({__name__, "smolagents.tools"})
+
+# Of which tools the code here is one that was called.
+_answering: ContextVar[tuple[HostTools, ...]] = ContextVar("sandkernel_answering", default=())
+
+
+class HostTools:
+    """What code in the kernel can call on the host.
+
+    Args:
+        allow_pickle: Whether values without a safe form travel as pickles.
+
+    Attributes:
+        limits: What the arguments of a call may hold.
+    """
+
+    def __init__(self, *, allow_pickle: bool) -> None:
+        self._allow_pickle = allow_pickle
+        self.limits = PayloadLimits()
+        self._tools: dict[str, Callable[..., object]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tools)
+
+    def give(self, tools: Mapping[str, Callable[..., object]]) -> None:
+        """Let more be called."""
+        self._tools.update(tools)
+
+    def is_answering(self) -> bool:
+        """Whether this code runs in a call: then the code in the kernel waits for it."""
+        return any(self is each for each in _answering.get())
+
+    def answer(self, request: InputRequest) -> None:
+        """Make the call that is asked for, and send back what comes of it."""
+        head = _head(request)
+        if head is None:
+            return
+        call, name, form = head
+        token = _answering.set((*_answering.get(), self))
+        try:
+            document, buffers = self._call(name, form, request)
+        except BaseException as error:  # noqa: BLE001 whatever the tool raises is the agent's code's to handle
+            document, buffers = {"error": describe(error)}, ()
+        finally:
+            _answering.reset(token)
+        for cut in cuts([json.dumps(document).encode(), *buffers]):
+            value = json.dumps({"call": call, "number": cut.number, "last": cut.last})
+            if not request.reply(value, [bytes(cut.data)]):
+                return
+
+    def _call(self, name: str, form: str, request: InputRequest) -> tuple[dict[str, Any], Sequence[Any]]:
+        tool = self._tools.get(name)
+        if tool is None:
+            raise LookupError(f"There is no tool {name!r:.100} on the host for the code to call")
+        given = decode(
+            form,
+            request.buffers,
+            allow_pickle=self._allow_pickle,
+            limits=self.limits,
+        )
+        args, kwargs = given if isinstance(given, list) and len(given) == 2 else (None, None)  # noqa: PLR2004
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise PayloadError(f"The arguments of the tool {name!r} are malformed")
+        # The keys are texts: they come from JSON, or whoever allows pickles trusts the kernel.
+        return self._encode(name, tool(*args, **kwargs))
+
+    def _encode(self, name: str, value: object) -> tuple[dict[str, Any], Sequence[Any]]:
+        encoder = Encoder(with_buffers=True)
+        try:
+            document = {"form": "safe", "value": encoder.encode(value)}
+        except (UnsendableError, RecursionError, ValueError) as error:
+            if not self._allow_pickle:
+                path = getattr(error, "path", "")
+                where = f"the result{path} is " if path else ""
+                raise TypeError(
+                    f"The tool {name!r} returned a value of type {type(value).__name__}, which can't be sent "
+                    f"to the kernel: {where}{error!s:.500}"
+                ) from error
+            encoder = Encoder(with_buffers=True)
+            document = {"form": "pickle", "value": encoder.encode(pickle.dumps(value))}
+        return document, encoder.buffers
+
+
+def _head(request: InputRequest) -> tuple[str, str, str] | None:
+    """Return the call's name, the tool's, and the form of the arguments; `None` for what is no call."""
+    prompt = request.prompt
+    if len(prompt) > PROMPT_CHARACTERS:
+        return None
+    try:
+        head = json.loads(prompt)
+        parts = head["call"], head["tool"], head["form"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return parts if all(isinstance(part, str) for part in parts) else None
+
+
+def describe(error: BaseException) -> Mapping[str, str]:
+    """Return what the agent's code is told of an error."""
+    return {
+        "type": type(error).__name__,
+        "message": shorten(_text(error), MESSAGE_CHARACTERS),
+        "traceback": _places(error.__traceback__),
+    }
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 a class of the user's
+        return "(its text can't be had)"
+
+
+def _places(frames: TracebackType | None) -> str:
+    """Return the places that a traceback leads through, from the tool on: no folder, no source, no value."""
+    places = [
+        f"  {PurePath(frame.f_code.co_filename).name}, line {line}, in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(frames)
+        if frame.f_globals.get("__name__") not in _MACHINERY
+    ]
+    omitted = len(places) - FRAMES
+    if omitted > 0:
+        places[:-FRAMES] = [f"  [... frames left out: {omitted} ...]"]
+    return "\n".join(["Traceback on the host (most recent call last):", *places])

@@ -1,0 +1,96 @@
+"""Where tools run: in the kernel, or on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from smolagents.default_tools import FinalAnswerTool
+
+from sandkernel.exceptions import ConfigurationError
+from sandkernel.executor import tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Placement", "Places", "Where"]
+
+Where: TypeAlias = Literal["auto", "host", "ship"]
+# Of all tools, of each by name, or the names of those on the host.
+Places: TypeAlias = "Where | Mapping[str, Where] | Collection[str]"
+_PLACES = ("auto", "host", "ship")
+
+
+class Placement:
+    """Decides where each tool runs.
+
+    Args:
+        where: As `KernelExecutor` documents it.
+        tell: Called with a line of text for each tool that stays on the host since it can't be sent.
+
+    Attributes:
+        given: What was given, ready for JSON.
+
+    Raises:
+        ConfigurationError: It is nothing of these.
+    """
+
+    def __init__(self, where: Places, tell: Callable[[str], object]) -> None:
+        if isinstance(where, str):
+            places, rest = {}, where
+        elif isinstance(where, Mapping):
+            places, rest = dict(where), "auto"
+        elif isinstance(where, Collection):
+            places, rest = dict.fromkeys(where, "host"), "auto"
+        else:
+            raise ConfigurationError(f"tools is 'auto', 'host', 'ship', or names, not {where!r:.100}")
+        for place in (rest, *places.values()):
+            if place not in _PLACES:
+                raise ConfigurationError(
+                    f"tools has {place!r:.100} where 'auto', 'host' or 'ship' is expected"
+                )
+        if not all(isinstance(name, str) for name in places):
+            raise ConfigurationError(f"tools has names of tools, which are texts: {where!r:.200}")
+        self.given: object = where if isinstance(where, str) else places
+        self._places = cast("dict[str, Where]", places)
+        self._rest = cast("Where", rest)
+        self._tell = tell
+        self._told: set[str] = set()
+
+    def define(self, given: Mapping[str, Any]) -> list[tools.Described]:
+        """Return what the kernel is told of tools.
+
+        Raises:
+            ConfigurationError: A tool that is to run in the kernel can't be sent there.
+        """
+        for name in self._places.keys() - given.keys():
+            self._tell_once(name, f"tools names {name!r}, and the agent has no such tool")
+        return [self._define(name, tool) for name, tool in given.items()]
+
+    def _define(self, name: str, tool: Any) -> tools.Described:  # noqa: ANN401 whatever the user gave
+        place = self._places.get(name, self._rest)
+        if place == "ship" or (
+            place == "host" and name not in self._places and type(tool) is FinalAnswerTool
+        ):
+            return tools.define(name, tool)
+        if place == "auto":
+            try:
+                definition = tools.define(name, tool)
+            except ConfigurationError as error:
+                if tools.is_agent(tool):
+                    return tools.stub(name, tool)
+                reason = str(error.__cause__ or error)
+            else:
+                if definition.arguments == tools.NO_ARGUMENTS:
+                    return definition
+                # smolagents would not send them; among them there may be a key.
+                reason = "it was made with arguments"
+            self._tell_once(
+                name, f"The tool {name!r} stays on this machine, and is called from the kernel: {reason}"
+            )
+        return tools.stub(name, tool)
+
+    def _tell_once(self, name: str, line: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            self._tell(" ".join(line.split()))
