@@ -23,7 +23,7 @@ from measure import Section, Table, goals_table, shortfalls
 
 RESULTS = Path(__file__).parent.parent / "results"
 # In the order of the report. The name of a subject is that of its file.
-SUBJECTS = ("execution", "boot", "output", "values", "many", "hops", "journal", "counts", "weight")
+SUBJECTS = ("execution", "boot", "output", "values", "many", "tools", "hops", "journal", "counts", "weight")
 PACKAGES = (
     "sandkernel",
     "smolagents",

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 from mcp import StdioServerParameters
 from PIL import Image
@@ -145,7 +146,8 @@ def test_one_run_with_everything(
         # A figure as the result.
         "import matplotlib.pyplot as plt\n"
         "figure, axes = plt.subplots()\naxes.plot([row[1] for row in rows])\nfigure",
-        "final_answer(rows)",
+        # A frame as the answer.
+        "import pandas as pd\nfinal_answer(pd.DataFrame(rows, columns=['year', 'amount']))",
         tools=[double, Sales(connection), Brightness(seen), *weather],
         managed_agents=[analyst],
     )
@@ -157,7 +159,7 @@ def test_one_run_with_everything(
     assert "255.0 7.0" in steps[1].observations
     assert [image.size for image in seen] == [(40, 30), (5, 5)]
     assert isinstance(steps[2].action_output, Image.Image)
-    assert answer == [(2025, 1.5), (2026, 2.5)]
+    pd.testing.assert_frame_equal(answer, pd.DataFrame({"year": [2025, 2026], "amount": [1.5, 2.5]}))
 
 
 def test_the_readmes_example() -> None:
