@@ -36,7 +36,7 @@ def measure(quick: bool) -> Section:  # noqa: FBT001
             )
         for code in ("x = 1", "for i in range(100): print(i, flush=True)"):
             cases = {name: lambda run=session.run, code=code: run(code) for name, session in sessions.items()}
-            taken = interleaved(cases, 3 if quick else 300, warm_up=20)
+            taken = interleaved(cases, 3 if quick else 200, warm_up=20)
             section.tables.append(latency_table(f"`{code}`", taken, WITHOUT))
     return section
 

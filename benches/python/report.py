@@ -41,6 +41,11 @@ PACKAGES = (
     "pandas",
 )
 
+TRIAL = (
+    "**A few runs of some subjects only (`--quick`): they show that it works, and nothing about speed.** "
+    "`make bench` takes all."
+)
+
 
 def processor() -> str:
     """The processor's own name, where Linux tells it."""
@@ -73,7 +78,12 @@ def measured(subject: str, *, quick: bool) -> dict[str, Any]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         section: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     print(f"{subject}: {time.monotonic() - began:.0f} s", flush=True)
-    return {**section, "measured": time.strftime("%Y-%m-%d %H:%M"), "load": round(load, 1)}
+    return {
+        **section,
+        "measured": time.strftime("%Y-%m-%d %H:%M"),
+        "load": round(load, 1),
+        "runs": "a few" if quick else "all",
+    }
 
 
 def markdown(saved: dict[str, Any]) -> str:
@@ -83,7 +93,7 @@ def markdown(saved: dict[str, Any]) -> str:
     met = sum(goal.met for goal in goals)
     environment = Table("Where", ("", ""), list(saved["environment"].items()))
     times = [
-        (section["title"], section["measured"], f"{section['load']}", section["command"])
+        (section["title"], section["measured"], section["runs"], f"{section['load']}", section["command"])
         for section in saved["sections"].values()
     ]
     parts = [
@@ -94,7 +104,10 @@ def markdown(saved: dict[str, Any]) -> str:
         ),
         "![the main figures, drawn](latest.svg)",
         environment.markdown(),
-        Table("When, and the machine's load before", ("", "when", "load", "command"), times).markdown(),
+        Table(
+            "When, and the machine's load before", ("", "when", "runs", "load", "command"), times
+        ).markdown(),
+        *([TRIAL] if any(section["runs"] != "all" for section in saved["sections"].values()) else []),
         f"## Goals: {met} of {len(goals)} met",
         goals_table(goals).markdown(),
         *(f"- {line}" for line in shortfalls(goals)),

@@ -49,7 +49,6 @@ def incremental_build(section: Section) -> None:
     """Builds after a change to one file of the core; the first of each only brings it up to date."""
     commands = {
         "cargo check --no-default-features": ["cargo", "check", "--quiet", "--no-default-features"],
-        "cargo build --no-default-features": ["cargo", "build", "--quiet", "--no-default-features"],
         "maturin develop --release": ["maturin", "develop", "--quiet", "--release", "--uv"],
     }
     rows = []
