@@ -71,3 +71,24 @@ impl Counts {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_large_frames_is_bounded() {
+        let mut counts = Counts::new(true);
+        for _ in 0..20 {
+            counts.sends(&Frame::Binary(Bytes::from(vec![0; 4 << 20])));
+        }
+        assert_eq!((counts.sent, counts.unconfirmed.len()), (20, 8));
+        // One that is larger than all that is kept is kept alone.
+        counts.sends(&Frame::Binary(Bytes::from(vec![0; UNCONFIRMED_BYTES + 1])));
+        assert_eq!(counts.unconfirmed.len(), 1);
+        counts.confirm();
+        assert_eq!((counts.unconfirmed.len(), counts.unconfirmed_bytes), (0, 0));
+    }
+}

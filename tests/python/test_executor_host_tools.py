@@ -352,7 +352,7 @@ def test_malformed_and_hostile_calls_are_refused(executor: LocalExecutor) -> Non
         ("unknown", [b"{}"]),
     ):
         code = f"__import__('_sandkernel_calls').calls.call('call', {form!r}, {buffers!r})"
-        with pytest.raises(AgentExecutionError, match="PayloadError: "):
+        with pytest.raises(AgentExecutionError, match="PayloadError: The call of the tool 'call' "):
             executor(code)
     assert called == []
     # What is no call at all is answered by nobody: the code waits in vain, and the host goes on.

@@ -90,10 +90,12 @@ class HostTools:
             request.buffers,
             allow_pickle=self._allow_pickle,
             limits=self.limits,
+            subject=f"The call of the tool {name!r}",
+            root="arguments",
         )
         args, kwargs = given if isinstance(given, list) and len(given) == 2 else (None, None)  # noqa: PLR2004
         if not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise PayloadError(f"The arguments of the tool {name!r} are malformed")
+            raise PayloadError(f"The call of the tool {name!r} is malformed: there are no arguments")
         # The keys are texts: they come from JSON, or whoever allows pickles trusts the kernel.
         return self._encode(name, tool(*args, **kwargs))
 

@@ -21,7 +21,7 @@ _brief.maxstring = _brief.maxother = _brief.maxlong = 60
 
 
 def refusal(path: Path, reason: str) -> PayloadError:
-    """Return the error that refuses the value at a path."""
+    """Return the error that refuses the value at a path. `decode` puts before it what is decoded."""
     steps: list[str] = []
     while isinstance(path, tuple):
         path, step = path
@@ -29,7 +29,7 @@ def refusal(path: Path, reason: str) -> PayloadError:
     steps.reverse()
     if len(steps) > _STEPS:
         steps = [*steps[: _STEPS // 2], "...", *steps[-_STEPS // 2 :]]
-    return PayloadError(f"The final answer can't be decoded: {path}{''.join(steps)} {reason}")
+    return PayloadError(f"can't be decoded: {path}{''.join(steps)} {reason}")
 
 
 class Budget:

@@ -39,6 +39,8 @@ def decode(
     *,
     allow_pickle: bool = False,
     limits: PayloadLimits | None = None,
+    subject: str = "The final answer",
+    root: str = "answer",
 ) -> Any:  # noqa: ANN401 any value may come
     """Turn what a kernel sent back into a value. Whatever was sent, it executes none of it.
 
@@ -47,49 +49,62 @@ def decode(
         buffers: The payload; for `"buffers-1"` the JSON, and then the bytes, each apart or all in one.
         allow_pickle: Whether a pickle is loaded. Loading one runs code that the kernel chose.
         limits: What is refused; by default `PayloadLimits()`.
+        subject: What it is called where it is refused.
+        root: What the value itself is called in the path to a part of it.
 
     Raises:
         PayloadError: It is refused; the message says what, where in the value, and by which limit. No other
             exception is raised.
     """
-    limits = limits or PayloadLimits()
+    try:
+        return _decode(form, buffers, allow_pickle, limits or PayloadLimits(), root)
+    except PayloadError as error:
+        # What refuses it knows why, and not what it is.
+        error.args = (f"{subject} {error}",)
+        raise
+
+
+def _decode(
+    form: str,
+    buffers: Sequence[bytes | memoryview],
+    allow_pickle: bool,  # noqa: FBT001 there is one caller
+    limits: PayloadLimits,
+    root: str,
+) -> Any:  # noqa: ANN401 any value may come
     size = sum(map(len, buffers))
     if size > limits.payload_bytes:
         raise PayloadError(
-            f"The final answer is too large: it takes {size} bytes, and payload_limits.payload_bytes allows "
+            f"is too large: it takes {size} bytes, and payload_limits.payload_bytes allows "
             f"{limits.payload_bytes}"
         )
     if form == "pickle":
         return _unpickle(b"".join(buffers), allow_pickle=allow_pickle)
     if form not in ("safe", FORM):
-        raise PayloadError(
-            f"The final answer has the unknown form {form[:40]!r}: expected 'safe', {FORM!r} or 'pickle'"
-        )
+        raise PayloadError(f"has the unknown form {form[:40]!r}: expected 'safe', {FORM!r} or 'pickle'")
     if not buffers:
-        raise PayloadError("The final answer is malformed: it is empty")
+        raise PayloadError("is malformed: it is empty")
     try:
         value = parse(bytes(buffers[0]), limits)
         if form == FORM:
             value, beside = _take_apart(value, buffers[1:])
-            return _Decoder(limits, beside).decode(value)
+            return _Decoder(limits, beside).decode_root(value, root)
         if len(buffers) > 1:
-            raise PayloadError("The final answer is malformed: it comes with bytes that its form has not")
-        return _Decoder(limits).decode(value)
+            raise PayloadError("is malformed: it comes with bytes that its form has not")
+        return _Decoder(limits).decode_root(value, root)
     except (RecursionError, MemoryError) as error:
         # Of levels that the limits allow, and the stack or the machine does not.
         raise PayloadError(
-            f"The final answer can't be decoded ({size} bytes): it is nested too deeply, or too large "
-            f"({type(error).__name__})"
+            f"can't be decoded ({size} bytes): it is nested too deeply, or too large ({type(error).__name__})"
         ) from None
 
 
 def _unpickle(payload: bytes, *, allow_pickle: bool) -> Any:  # noqa: ANN401 any value may come
     if not allow_pickle:
-        raise PayloadError("The final answer is a pickle, and allow_pickle is False: it was not loaded")
+        raise PayloadError("is a pickle, and allow_pickle is False: it was not loaded")
     try:
         return pickle.loads(payload)  # noqa: S301 the user asked for it
     except Exception as error:
-        message = f"The final answer can't be decoded ({len(payload)} bytes of a pickle): {error!r:.500}"
+        message = f"can't be decoded ({len(payload)} bytes of a pickle): {error!r:.500}"
         raise PayloadError(message) from error
 
 
@@ -102,13 +117,13 @@ def _take_apart(value: object, buffers: Sequence[bytes | memoryview]) -> tuple[o
         or not isinstance(sizes, list)
         or not all(type(size) is int and 0 <= size < 1 << 62 for size in sizes)
     ):
-        raise PayloadError("The final answer is malformed: it does not say what is beside its JSON")
+        raise PayloadError("is malformed: it does not say what is beside its JSON")
     beside = [memoryview(buffer) for buffer in buffers]
     if [buffer.nbytes for buffer in beside] != sizes:
         joined = beside[0] if len(beside) == 1 else memoryview(b"")
         if joined.nbytes != sum(sizes):
             raise PayloadError(
-                f"The final answer is malformed: {sum(buffer.nbytes for buffer in beside)} bytes came beside "
+                f"is malformed: {sum(buffer.nbytes for buffer in beside)} bytes came beside "
                 f"its JSON in {len(beside)} parts, and it speaks of {sum(sizes)} in {len(sizes)}"
             )
         beside, start = [], 0
@@ -127,8 +142,8 @@ class _Decoder:
         self._buffers: list[memoryview | None] | None = None if buffers is None else list(buffers)
         self.classes: dict[Any, Any] = {}
 
-    def decode(self, value: object) -> Any:  # noqa: ANN401
-        return self._decode(value, "answer", 0)
+    def decode_root(self, value: object, root: str) -> Any:  # noqa: ANN401
+        return self._decode(value, root, 0)
 
     def claim(self, path: Path, items: int, size: int) -> None:
         self._budget.spend(path, "array_items", items, "of too many elements")

@@ -27,7 +27,7 @@ def parse(document: bytes, limits: PayloadLimits) -> Any:  # noqa: ANN401 whatev
     values = _count(document, limits.items)
     if values > limits.items:
         raise PayloadError(
-            f"The final answer can't be decoded: it holds too many values ({values}): "
+            f"can't be decoded: it holds too many values ({values}): "
             f"payload_limits.items allows {limits.items}"
         )
     try:
@@ -35,13 +35,10 @@ def parse(document: bytes, limits: PayloadLimits) -> Any:  # noqa: ANN401 whatev
         return json.loads(document.decode("utf-8", "surrogatepass"), parse_int=_parse_int())
     except RecursionError:
         raise PayloadError(
-            "The final answer can't be decoded: it is nested too deeply: "
-            f"payload_limits.depth allows {limits.depth} levels"
+            f"can't be decoded: it is nested too deeply: payload_limits.depth allows {limits.depth} levels"
         ) from None
     except ValueError as error:
-        raise PayloadError(
-            f"The final answer can't be decoded: its JSON is malformed: {error!s:.200}"
-        ) from error
+        raise PayloadError(f"can't be decoded: its JSON is malformed: {error!s:.200}") from error
 
 
 def _count(document: bytes, enough: int) -> int:
