@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sandkernel import InputRequest
@@ -33,6 +33,7 @@ class Request:
         ours: Whether it is our own code, of which history and output counter know nothing.
         generation: The generation of the session's kernel that it is for; `None` for any.
         on_request: Called with what the code asks on the stdin channel, where anything is to be answered.
+        callbacks: What else `Session.run` takes: `on_stdout` and the like.
     """
 
     code: str
@@ -40,6 +41,7 @@ class Request:
     ours: bool = True
     generation: int | None = None
     on_request: Callable[[InputRequest], object] | None = None
+    callbacks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def drive(plan: Plan[T], session: Session) -> T:
         while True:
             try:
                 outcome = (
-                    step.function() if isinstance(step, Work) else session.run(step.code, **_options(step))
+                    step.function()
+                    if isinstance(step, Work)
+                    else session.run(step.code, **_options(step), **step.callbacks)
                 )
             except BaseException as error:  # noqa: BLE001, PERF203 the plan decides
                 step = plan.throw(error)
@@ -108,14 +112,13 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
             try:
                 if isinstance(step, Request) and not step.ours:
                     options = _options(step)
-                    callbacks = Callbacks(on_request=options.pop("on_request"))
+                    callbacks = Callbacks(on_request=options.pop("on_request"), **step.callbacks)
                     stream = session.astream(step.code, **options)
                     with callbacks:
                         try:
                             async for event in stream:
-                                if isinstance(event, InputRequest):
-                                    callbacks(event)
-                                else:
+                                callbacks(event)
+                                if not isinstance(event, InputRequest):
                                     yield event
                         finally:
                             # Whoever stops listening stops the code.
@@ -144,7 +147,7 @@ async def _attempt(step: Request | Work, session: Session) -> Execution | object
             if step.brief:
                 await asyncio.wait({work})
             raise
-    return await session.arun(step.code, **_options(step))
+    return await session.arun(step.code, **_options(step), **step.callbacks)
 
 
 def _options(request: Request) -> dict[str, Any]:

@@ -16,30 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from smolagents import CodeAgent, Model
-from smolagents.models import ChatMessage, MessageRole
+from smolagents import CodeAgent
 from smolagents.monitoring import LogLevel
 
 from sandkernel import LocalExecutor
+from sandkernel.pytest_plugin.model import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class ScriptedModel(Model):
-    """Says one piece of code after the other, and remembers what it was shown before each."""
-
-    def __init__(self, *steps: str) -> None:
-        super().__init__(model_id="scripted")
-        self.steps = list(steps)
-        self.seen: list[str] = []
-
-    def generate(self, messages: list[ChatMessage], **_: Any) -> ChatMessage:
-        self.seen.append("\n".join(str(message.content) for message in messages))
-        return ChatMessage(role=MessageRole.ASSISTANT, content=f"<code>\n{self.steps.pop(0)}\n</code>")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"model_id": self.model_id}
 
 
 def agent_of(executor: Any, *steps: str, **options: Any) -> CodeAgent:

@@ -24,6 +24,7 @@ from sandkernel.executor import agents, answers, logs, tracebacks
 from sandkernel.executor.explanations import explain, is_state_lost
 from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
+from sandkernel.executor.streaming import Audience
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
 from sandkernel.plans import Outcome, Plan, adrive, astream, drive
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel import Execution
+    from sandkernel import Execution, Result
     from sandkernel.executor.placement import Places
     from sandkernel.sandboxes import Sandbox
     from sandkernel.shipment import Progress
@@ -90,6 +91,15 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     Attributes:
         last_execution: The whole last execution of the agent's code, also what the model was not shown.
         installed_packages: The requirements that were installed.
+        on_stdout: Called with text as the agent's code writes it to standard output; `None` by default. Like
+            the next two, it may be set at any time, and is called in the thread, or the event loop, that
+            waits for the code. What it raises is logged and ends nothing; it is not called again in that
+            execution.
+        on_stderr: The same for standard error.
+        on_result: Called with each `Result` as it is displayed.
+        stream_logs: Whether the logger is told the output line by line while the code runs; off by default,
+            since smolagents logs the whole of it after each step. A progress bar is one line, in its last
+            state.
         state: Holds `"_print_outputs"`, where smolagents looks for the output of code that raised an error.
 
     Raises:
@@ -128,6 +138,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self._provision.placement = Placement(tools, logger.log)
             self.state: dict[str, Any] = {"_print_outputs": ""}
             self.last_execution: Execution | None = None
+            self.on_stdout: Callable[[str], object] | None = None
+            self.on_stderr: Callable[[str], object] | None = None
+            self.on_result: Callable[[Result], object] | None = None
+            self.stream_logs = False
             self._settings = {
                 "additional_imports": list(additional_imports),
                 "allow_pickle": allow_pickle,
@@ -412,10 +426,18 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         return (yield from self._conclude(execution, self._provision.take_notice()))
 
     def _ask(self, code: str, limit: float | None) -> Plan[Execution]:
+        audience = Audience(
+            self.on_stdout, self.on_stderr, self.on_result, self.logger, stream_logs=self.stream_logs
+        )
+        request = self._provision.request(code, limit, ours=False)
+        if audience:
+            request = dataclasses.replace(request, callbacks=audience.callbacks())
         try:
-            execution: Execution = yield self._provision.request(code, limit, ours=False)
+            execution: Execution = yield request
         except InterruptedExecutionError as error:
             return self._cut_short(error, limit)
+        finally:
+            audience.finish()
         return execution
 
     def _cut_short(self, error: InterruptedExecutionError, limit: float | None) -> Execution:

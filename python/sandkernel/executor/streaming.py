@@ -1,0 +1,116 @@
+"""What an execution does, told to who looks on while it does it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+from smolagents.monitoring import LogLevel
+
+from sandkernel.executor import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sandkernel import Result
+
+__all__ = ["Audience"]
+
+# What is kept of a line that does not end.
+_LINE_LENGTH = 10_000
+
+
+class Audience:
+    """Those who look on at one execution.
+
+    What one of them raises does not end the execution: it is logged, and that one is not called again.
+
+    Args:
+        on_stdout: Called with text as it is written to standard output.
+        on_stderr: The same for standard error.
+        on_result: Called with each result as it is displayed.
+        logger: Is told the lines, where it is to be told.
+        stream_logs: Whether it is.
+    """
+
+    def __init__(
+        self,
+        on_stdout: Callable[[str], object] | None,
+        on_stderr: Callable[[str], object] | None,
+        on_result: Callable[[Result], object] | None,
+        logger: Any,  # noqa: ANN401 smolagents takes several
+        *,
+        stream_logs: bool,
+    ) -> None:
+        self._logger = logger
+        self._lines = {name: _Lines(logger) for name in ("stdout", "stderr")} if stream_logs else {}
+        self._listeners: dict[str, list[Callable[[Any], object] | None]] = {
+            "stdout": [on_stdout, self._log_stdout if stream_logs else None],
+            "stderr": [on_stderr, self._log_stderr if stream_logs else None],
+            "result": [on_result],
+        }
+
+    def __bool__(self) -> bool:
+        return any(listener for listeners in self._listeners.values() for listener in listeners)
+
+    def callbacks(self) -> dict[str, Callable[[Any], None]]:
+        """Return what `Session.run` takes: nothing where nobody looks on, which is quicker."""
+        if not self:
+            return {}
+        return {
+            "on_stdout": lambda text: self._tell("stdout", text),
+            "on_stderr": lambda text: self._tell("stderr", text),
+            "on_result": self._tell_result,
+        }
+
+    def finish(self) -> None:
+        """Tell the logger the lines that have no end."""
+        for lines in self._lines.values():
+            lines.finish()
+
+    def _tell_result(self, result: Result) -> None:
+        if answers.MIME not in result.data:
+            self._tell("result", result)
+
+    def _tell(self, name: str, told: object) -> None:
+        listeners = self._listeners.get(name, [])
+        for place, listener in enumerate(listeners):
+            if listener is None:
+                continue
+            try:
+                listener(told)
+            except Exception as error:  # noqa: BLE001 whatever it is, the execution goes on
+                listeners[place] = None
+                message = f"on_{name} raised {type(error).__name__}: {error!s:.500}; it is not called again"
+                self._logger.log(Text(message), level=LogLevel.ERROR)
+
+    def _log_stdout(self, text: str) -> None:
+        self._lines["stdout"].take(text)
+
+    def _log_stderr(self, text: str) -> None:
+        self._lines["stderr"].take(text)
+
+
+class _Lines:
+    """Logs whole lines, each as a terminal would show it in the end: a progress bar is one."""
+
+    def __init__(self, logger: Any) -> None:  # noqa: ANN401
+        self._logger = logger
+        self._rest = ""
+
+    def take(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).replace("\r\n", "\n").split("\n")
+        self._log(lines)
+        # Of a bar that is drawn anew again and again, and of a line without end, only the last part counts.
+        self._rest = self._rest[:-1].rpartition("\r")[2] + self._rest[-1:]
+        self._rest = self._rest[-_LINE_LENGTH:]
+
+    def finish(self) -> None:
+        rest, self._rest = self._rest, ""
+        if rest:
+            self._log([rest])
+
+    def _log(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            # Not as markup: the text is the kernel's.
+            self._logger.log(Text(line.rstrip("\r").rpartition("\r")[2][-_LINE_LENGTH:]), level=LogLevel.INFO)
