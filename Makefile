@@ -92,6 +92,10 @@ SOAK_SECONDS ?= 120
 soak: build ## Run code under random faults, SOAK_SECONDS (120), and count what is lost, doubled or left
 	$(BIN)/python tests/python/soak.py --seconds $(SOAK_SECONDS)
 
+.PHONY: floods
+floods: build ## Run code that floods: a gigabyte of prints, a million messages, a result of 500 MiB
+	$(BIN)/python tests/python/floods.py
+
 .PHONY: clean
 clean: ## Remove what was built
 	cargo clean

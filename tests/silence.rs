@@ -10,8 +10,8 @@ use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::error::Aftermath;
 use sandkernel::session::{Running, Session};
 use support::fault_proxy::{Cut, FaultProxy};
-use support::signal;
 use support::tuned_gateway::TunedGateway;
+use support::{Gateway, signal};
 
 const PLAIN: RunOptions = RunOptions {
     timeout: Some(Duration::from_secs(60)),
@@ -170,4 +170,43 @@ async fn a_connection_that_went_silent_is_not_used_again() {
     proxy.cut_now(Cut::Silence);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     client.restart_kernel(&gateway.kernel_id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_slept_comes_back_to_its_kernel() {
+    let gateway = TunedGateway::start_with(1);
+    let proxy = FaultProxy::start(gateway.port).await;
+    let session = open(&gateway, proxy.port, Duration::from_secs(5)).await;
+    session.run("kept = 7".to_owned(), PLAIN).await.unwrap();
+    let code = "import time\nfor i in range(100):\n    print(i, flush=True)\n    time.sleep(0.01)\nkept";
+    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..PLAIN }).unwrap();
+    assert!(running.next_event().await.is_some());
+    proxy.cut_now(Cut::Silence);
+    while proxy.given_up() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The gateway has given the client up. Now it wakes, and finds its connection gone.
+    proxy.cut_now(Cut::Fin);
+    let execution = running.finish().await.unwrap();
+    let lines: Vec<_> = execution.stdout().lines().map(str::to_owned).collect();
+    assert_eq!(lines, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(printed(&session, "kept").await, "7");
+    assert_eq!(session.generation(), 0);
+    session.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_too_large_for_us_ends_one_execution() {
+    let gateway = Gateway::start_with(&["--ZMQChannelsWebsocketConnection.limit_rate=False"]).await;
+    let mut config = SessionConfig::default();
+    (config.limits.output_bytes, config.limits.result_bytes) = (1000, 1000);
+    let session = Session::open(gateway.endpoint(), config).await.unwrap();
+    let code = "kept = 7\nprint('before', flush=True)\nprint('x' * 20_000_000, flush=True)";
+    let error = session.run(code.to_owned(), PLAIN).await.unwrap_err();
+    let Error::ConnectionLost { reason, execution: Some(execution) } = error else { panic!("{error:?}") };
+    assert!(reason.contains("a message of 20000") && reason.contains("raise max_result_bytes"), "{reason}");
+    assert_eq!(execution.stdout(), "before\n");
+    assert_eq!(printed(&session, "kept").await, "7");
+    assert_eq!(session.generation(), 0);
+    session.close().await;
 }

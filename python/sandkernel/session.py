@@ -184,7 +184,9 @@ class Session:
                 one keeps no journal of what was on its way, and `ConnectionLost` is raised.
             max_output_bytes: How much text of stdout and stderr an `Execution` keeps; past it the middle is
                 left out and counted.
-            max_result_bytes: The same for results and tracebacks.
+            max_result_bytes: The same for results and tracebacks. The larger of the two, and 16 MiB, is also
+                the largest message that is taken. Past it, a gateway that Sandkernel started sends how a
+                result begins; on any other one `ConnectionLost` is raised.
 
         Raises:
             ConfigurationError: An argument can't work, the token would travel unencrypted, or the proxy of

@@ -9,6 +9,8 @@ use super::transcript::floor_char_boundary;
 use crate::protocol::{Display, Message, is_shallow, text, text_prefix};
 
 const PLAIN: &str = "text/plain";
+/// Stands for the MIME types of a message that the gateway has left out.
+const ANY: &str = "*/*";
 /// How much of the plain text is kept of a result that is too large to be kept.
 const CUT_TEXT_BYTES: usize = 64 * 1024;
 /// Below this, attachments are copied out of the frame; a frame may be a slice of a read buffer of about this size.
@@ -104,6 +106,9 @@ pub struct DisplayItem {
 impl DisplayItem {
     /// Makes the item of a message; of its data nothing but a cut plain text if the data is over `limit` bytes.
     pub(super) fn new(kind: DisplayKind, display: Display, message: &Message, limit: usize) -> Self {
+        if let Some(bytes) = message.left_out_bytes() {
+            return Self::left_out(kind, display, bytes);
+        }
         let attached: usize = message.buffers.iter().map(Bytes::len).sum();
         let size = attached + display.metadata.len() + mime_bytes(&display);
         if size > limit {
@@ -126,6 +131,21 @@ impl DisplayItem {
             buffers: message.buffers.iter().map(copy).collect(),
             omitted,
             retained_bytes: if copied { 0 } else { message.frame_bytes },
+        }
+    }
+
+    /// Makes the item of a message of which the gateway has left out all but the beginning of the plain text.
+    fn left_out(kind: DisplayKind, display: Display, bytes: usize) -> Self {
+        let plain = display.data.iter().find(|(mime_type, _)| mime_type == PLAIN);
+        let beginning = plain.and_then(|(_, json)| text(json)).unwrap_or_default();
+        Self {
+            kind,
+            data: cut_plain(&beginning, bytes, CUT_TEXT_BYTES),
+            metadata: "{}".to_owned(),
+            display_id: display.display_id.filter(|id| !id.is_empty()),
+            buffers: Vec::new(),
+            omitted: vec![(if beginning.is_empty() { ANY } else { PLAIN }.to_owned(), bytes)],
+            retained_bytes: 0,
         }
     }
 

@@ -45,4 +45,12 @@ impl Message {
             frame_bytes: frame.len(),
         })
     }
+
+    /// How large the message was that this one stands for, where our gateway found it too large for us
+    /// (`gateway/shortening.py`).
+    #[must_use]
+    pub fn left_out_bytes(&self) -> Option<usize> {
+        let marked = self.metadata.strip_prefix(b"{\"sandkernel_omitted\": ".as_slice())?;
+        std::str::from_utf8(marked.strip_suffix(b"}")?).ok()?.parse().ok()
+    }
 }

@@ -158,7 +158,7 @@ impl Interrupting {
                         return Some(gone.into());
                     }
                 }
-                () = until(self.restart_at) => return None,
+                () = until(self.restart_at) => return asked.has_ended().then_some(Stopped::Interrupted),
                 () = sleep_until(self.next_at), if none_is_under_way => {
                     self.begun = asked.has_begun();
                     let interrupt = link.interrupt();

@@ -10,6 +10,7 @@ use super::ending::{Ending, Stopped};
 use super::events::EventSender;
 use super::link::{Gone, Link};
 use super::replies::{Replies, Reply};
+use super::sequel::Sequel;
 use super::worker::{CloseAsked, Control, Controls, Job, Worker, settle};
 use crate::config::RunOptions;
 use crate::error::Aftermath;
@@ -33,11 +34,7 @@ pub(super) struct Asked {
     pub(super) fold: Fold,
     /// Whether the kernel has said more than that it is busy with it.
     begun: bool,
-    /// The id of what the kernel was asked to do after it; empty until then.
-    sequel_id: String,
-    /// Whether the kernel has answered that: it is done with the code, though an interrupt at an unlucky moment may
-    /// have kept it from saying so.
-    outlived: bool,
+    sequel: Sequel,
     started: Instant,
 }
 
@@ -98,7 +95,7 @@ impl Asked {
     /// Takes what comes, and sends what is replied to it, until the execution is complete. May be dropped and called
     /// again.
     pub(super) async fn attend(&mut self, link: &mut Link) -> Result<(), Gone> {
-        while !self.fold.is_complete() && !self.outlived {
+        while !self.fold.is_complete() && !self.sequel.is_over() {
             tokio::select! {
                 biased;
                 reply = self.replies.next() => self.send_reply(&reply, link).await?,
@@ -128,21 +125,18 @@ impl Asked {
 
     /// Asks the kernel for something that it gets to when it is done with the code.
     pub(super) async fn send_sequel(&mut self, link: &mut Link) -> Result<(), Gone> {
-        self.sequel_id = format!("{}_sequel", self.msg_id);
-        let (_, session_id) = link.next_message_id();
-        let (channel, content) = (ChannelName::Shell, serde_json::json!({}));
-        let (kind, id) = ("kernel_info_request", &self.sequel_id);
-        match encode_request(self.subprotocol, channel, kind, id, session_id, &content, &[]) {
-            Ok(frame) => link.send(frame).await,
-            Err(error) => Err(Gone::Lost(error.to_string())),
-        }
+        self.sequel.send(self.subprotocol, &self.msg_id, link).await
+    }
+
+    /// Whether the kernel is known to be done with the code, though not all of its output may have come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.fold.is_complete() || self.sequel.is_answered()
     }
 
     /// Takes a message if it belongs here.
     fn take(&mut self, message: &Message, link: &mut Link) {
         if message.parent_id != self.msg_id {
-            let answers_sequel = !self.sequel_id.is_empty() && message.parent_id == self.sequel_id;
-            self.outlived |= answers_sequel && message.channel == ChannelName::Shell;
+            self.sequel.take(message);
             return;
         }
         if message.channel == ChannelName::Shell {
@@ -193,8 +187,7 @@ impl Worker {
             subprotocol: Subprotocol::V1,
             fold,
             begun: false,
-            sequel_id: String::new(),
-            outlived: false,
+            sequel: Sequel::default(),
             started: Instant::now(),
         };
         let deadline =

@@ -7,7 +7,7 @@
 //! - `link`: the way to the kernel, which the worker owns; `counts`: what it goes by when it takes up a lost one.
 //! - `probe`: whether a new websocket hears what the kernel publishes.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
-//! - `ending`: how running code is ended: interrupt, then restart.
+//! - `ending`: how running code is ended: interrupt, then restart; `sequel`: whether it has, where it does not say so.
 //! - `events`: what is seen of an execution while it runs; `replies`: what is answered to code that asks for input.
 
 mod counts;
@@ -18,6 +18,7 @@ mod link;
 mod open;
 mod probe;
 mod replies;
+mod sequel;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -39,6 +39,7 @@ struct State {
     plan: Option<Plan>,
     passed: usize,
     cuts: usize,
+    given_up: usize,
 }
 
 /// A proxy in front of a gateway on this machine.
@@ -79,6 +80,11 @@ impl FaultProxy {
     /// How many cuts there were.
     pub(crate) fn cuts(&self) -> usize {
         lock(&self.state).cuts
+    }
+
+    /// How many silent connections the gateway has ended by itself.
+    pub(crate) fn given_up(&self) -> usize {
+        lock(&self.state).given_up
     }
 
     /// How many bytes have passed to the client since the last call.
@@ -148,8 +154,22 @@ async fn relay(
                 let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
             }
         }
-        // Until the proxy goes; what arrives meanwhile is left in the sockets.
-        Cut::Silence => while cut.changed().await.is_ok() && cut.borrow_and_update().1 == Cut::Silence {},
+        // Until the next cut of another kind; what the client sends meanwhile is left in its socket.
+        Cut::Silence => loop {
+            tokio::select! {
+                changed = cut.changed() => {
+                    if changed.is_err() || cut.borrow_and_update().1 != Cut::Silence {
+                        return;
+                    }
+                }
+                read = gateway.read(&mut from_gateway) => if !matches!(read, Ok(1..)) {
+                    lock(&state).given_up += 1;
+                    // The client hears nothing of it either.
+                    let _ = cut.wait_for(|(_, cut)| *cut != Cut::Silence).await;
+                    return;
+                },
+            }
+        },
     }
 }
 

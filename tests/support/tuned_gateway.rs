@@ -20,6 +20,11 @@ pub(crate) struct TunedGateway {
 impl TunedGateway {
     /// A gateway that answers.
     pub(crate) fn start() -> Self {
+        Self::start_with(30)
+    }
+
+    /// A gateway that pings its clients each so many seconds.
+    pub(crate) fn start_with(ping_interval: u32) -> Self {
         let python = std::env::var_os(PYTHON_VARIABLE).unwrap_or_else(|| {
             panic!("{PYTHON_VARIABLE} has to name a Python that has jupyter_kernel_gateway")
         });
@@ -38,6 +43,7 @@ impl TunedGateway {
             .expect("the gateway can be started");
         let configuration = serde_json::json!({
             "token": token, "kernel_id": kernel_id, "root": directory, "parent": std::process::id(),
+            "ping_interval": ping_interval,
         });
         let stdin = child.stdin.as_mut().expect("stdin is a pipe");
         writeln!(stdin, "{configuration}").expect("the gateway reads its configuration");

@@ -132,6 +132,8 @@ def build_application(configuration: Configuration, listener: socket.socket, run
     application.initialize(argv=[])
     application.kernel_spec_manager.kernel_dirs = [write_kernel_specification(configuration, runtime)]
     application.web_app.settings["websocket_max_message_size"] = MAXIMUM_MESSAGE
+    # In milliseconds; by default no less than 30 seconds.
+    application.web_app.settings["ws_ping_timeout"] = 3000 * settings.KernelGatewayApp.ws_ping_interval
     application.http_server = HTTPServer(application.web_app, max_buffer_size=2 * MAXIMUM_MESSAGE)
     with contextlib.suppress(Exception):
         # A kernel that is not there yet is looked for each 10 ms, not each 100 ms.

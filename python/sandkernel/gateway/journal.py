@@ -26,6 +26,8 @@ from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
+from sandkernel.gateway import shortening
+
 RECEIVED = "Sandkernel-Received"
 RESUMED = "Sandkernel-Resumed"
 # How much is kept of what was sent last, and what a message counts for beside its length.
@@ -73,6 +75,8 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     key: Tuple[str, str] = ("", "")
     # Whether its channels to the kernel are open.
     ready = False
+    # The largest message that its client takes, in bytes; 0: it has not said.
+    limit = 0
     # Ends it, where its client is away for too long.
     away: Any = None
 
@@ -88,6 +92,15 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
         if self.away is None:
             with contextlib.suppress(WebSocketClosedError):
                 self.websocket_handler.write_message(message, binary=binary)
+
+    def _on_zmq_reply(self, stream: Any, message: Any) -> None:
+        """Send a message of the kernel as the client can take it."""
+        # Where it is not a list, the client speaks the older protocol, and has said no limit.
+        if not self.limit or not isinstance(message, list) or sum(map(len, message)) <= shortening.PIECE:
+            super()._on_zmq_reply(stream, message)  # type: ignore[no-untyped-call]
+            return
+        for parts in shortening.shorten(message, self.limit):
+            super()._on_zmq_reply(stream, parts)  # type: ignore[no-untyped-call]
 
     def begin(self, key: Tuple[str, str]) -> None:
         """Keep a journal from now on."""
@@ -133,20 +146,27 @@ def attached(handler: Any) -> bool:
     return connection is not None and connection.websocket_handler is handler
 
 
+def number(handler: Any, header: str) -> Optional[int]:
+    """The number that a header of the request has."""
+    value = handler.request.headers.get(header, "")
+    return int(value) if value.isdigit() and len(value) <= LONGEST_COUNT else None
+
+
 async def pre_get(self: Any) -> None:
     """Find the session that the client asks for, or make one."""
     self.resumed_after = None
-    received = self.request.headers.get(RECEIVED, "")
-    if not received.isdigit() or len(received) > LONGEST_COUNT:
+    received = number(self, RECEIVED)
+    if received is None:
         await original.pre_get(self)
         return
     key = (self.kernel_id, self.get_argument("session_id", ""))
     kept = JournalingConnection.sessions.get(key)
-    if kept is None or not can_resume(kept, self, int(received)):
+    if kept is None or not can_resume(kept, self, received):
         if kept is not None:
             kept.end()
         await original.pre_get(self)
         self.connection.begin(key)
+        self.connection.limit = number(self, shortening.LIMIT) or 0
         self.set_header(RESUMED, "new")
         return
     # The original does not only make a connection, it also asks whether the user may have one.
@@ -154,7 +174,7 @@ async def pre_get(self: Any) -> None:
     if not await ensure_async(allowed):
         raise HTTPError(403)
     self.connection = kept
-    self.resumed_after = int(received)
+    self.resumed_after = received
     kept.take_over(self)
     self.set_header(RESUMED, str(kept.journal.received))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["program"]
 
-MODULES = ("bootstrap", "imports", "journal", "kernels", "processes", "tuning")
+MODULES = ("bootstrap", "imports", "journal", "kernels", "processes", "shortening", "tuning")
 
 # The modules keep their names, and are imported from the text, wherever a `sandkernel` may lie.
 LOAD = """
