@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::execution::Execution;
-use sandkernel::session::Session;
+use sandkernel::session::{InputRequest, Reply, Session, StreamEvent};
 use support::Gateway;
 use support::fault_proxy::{Cut, FaultProxy, Toward};
 use support::tuned_gateway::TunedGateway;
@@ -151,6 +151,37 @@ async fn cuts_in_a_row_and_between_executions_change_nothing() {
         proxy.cut_now(Cut::Fin);
         assert_eq!(number(&session, &index.to_string()).await, index);
     }
+    session.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_and_replied_across_cuts_arrives_once() {
+    let gateway = TunedGateway::start();
+    let proxy = FaultProxy::start(gateway.port).await;
+    let session = open(&gateway, &proxy, Duration::from_secs(15)).await;
+    let code = "[input(str(number)) for number in range(40)] == [str(number) * 1000 for number in range(40)]";
+    let options = RunOptions { observe: true, allow_stdin: true, ..OPTIONS };
+    let mut running = session.start(code.to_owned(), options).unwrap();
+    let replier = running.replier().unwrap();
+    let mut asked = Vec::new();
+    while let Some(event) = running.next_event().await {
+        let StreamEvent::InputRequest(InputRequest { prompt, .. }) = event else { continue };
+        let cut = if asked.len() % 2 == 0 { Cut::Fin } else { Cut::Reset };
+        // Before the reply, after it, or not at all.
+        let reply = Reply { value: prompt.repeat(1000), buffers: Vec::new() };
+        if asked.len() % 3 == 0 {
+            proxy.cut_now(cut);
+        }
+        assert!(replier.reply(reply));
+        if asked.len() % 3 == 1 {
+            proxy.cut_now(cut);
+        }
+        asked.push(prompt);
+    }
+    assert_eq!(asked, (0..40).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(proxy.cuts() > 20, "{}", proxy.cuts());
+    let execution = running.finish().await.unwrap();
+    assert_eq!(execution.results[0].data.get("text/plain").unwrap().as_str(), "True");
     session.close().await;
 }
 

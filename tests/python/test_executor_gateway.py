@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from smolagents import FinalAnswerTool
+from smolagents import FinalAnswerTool, Tool
 
 from executor_support import StockGateway, recording_proxy, running_gateway, status
 from sandkernel import GatewayExecutor
@@ -54,6 +54,30 @@ def test_variables_larger_than_a_message_arrive(executor: GatewayExecutor) -> No
     noise = random.Random(0).randbytes(8_000_000)
     executor.send_variables({"noise": noise})
     assert executor("len(noise)").output == "8000000"
+
+
+def test_a_tool_of_the_host_is_called_past_all_the_gateways_limits(executor: GatewayExecutor) -> None:
+    class Reverse(Tool):
+        name = "reverse"
+        description = "Reverses bytes."
+        inputs = {"data": {"type": "any", "description": "Bytes"}}  # noqa: RUF012
+        output_type = "any"
+
+        def __init__(self, calls: list[int]) -> None:
+            super().__init__()
+            self.calls = calls
+
+        def forward(self, data: bytes) -> bytes:
+            self.calls.append(len(data))
+            return data[::-1]
+
+    calls: list[int] = []
+    executor.send_tools({"reverse": Reverse(calls)})
+    # Its limits: 1 MB of output in a second, 10 MiB for a message from us.
+    assert executor("all(reverse(b'ab') == b'ba' for _ in range(300))").output == "True"
+    code = "import os\nsent = os.urandom(12 << 20)\nreverse(sent) == sent[::-1]"
+    assert executor(code).output == "True"
+    assert calls == [2] * 300 + [12 << 20]
 
 
 def test_the_kernel_is_deleted_and_the_gateway_left(gateway: StockGateway) -> None:
