@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         StateLost,
         UnresolvableError,
     )
-    from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor
+    from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor, RunOutcome
     from sandkernel.files import FileEntry, Files
     from sandkernel.pool import SandboxPool
     from sandkernel.session import Session
@@ -90,6 +90,7 @@ __all__ = [
     "PayloadLimits",
     "ProtocolError",
     "Result",
+    "RunOutcome",
     "SandboxExpired",
     "SandboxFileError",
     "SandboxFileExistsError",
@@ -121,7 +122,13 @@ _MODULES = {
         "__version__",
     ),
     # These import smolagents, which takes half a second.
-    "sandkernel.executor": ("GatewayExecutor", "KernelExecutor", "LocalExecutor", "ModalExecutor"),
+    "sandkernel.executor": (
+        "GatewayExecutor",
+        "KernelExecutor",
+        "LocalExecutor",
+        "ModalExecutor",
+        "RunOutcome",
+    ),
     "sandkernel.files": ("FileEntry", "Files"),
     "sandkernel.pool": ("SandboxPool",),
     "sandkernel.serialization": ("PayloadLimits",),

@@ -49,6 +49,8 @@ pub(super) struct Link {
     kernel_session: Option<String>,
     /// Whether something was sent to the kernel since its state was last found lost.
     has_state: bool,
+    /// Whether the kernel was replaced by the gateway, and has not been heard since.
+    replaced: bool,
 }
 
 impl Link {
@@ -62,6 +64,7 @@ impl Link {
             lost: None,
             kernel_session: None,
             has_state: false,
+            replaced: false,
         }
     }
 
@@ -120,6 +123,7 @@ impl Link {
             }
         };
         self.lost = None;
+        self.replaced = false;
         self.connection = Some(connection);
         Ok(resumed)
     }
@@ -272,6 +276,7 @@ impl Link {
     fn kernel_was_replaced(&mut self) {
         self.start_anew();
         self.state_is_lost();
+        self.replaced = true;
     }
 
     /// Begins another session with the gateway.
@@ -318,10 +323,15 @@ impl Link {
 
     /// Closes the connection, and deletes the kernel if it is ours.
     pub(super) async fn close(&mut self) {
+        let owned = self.shared.owned;
+        if owned && self.replaced {
+            // A gateway that deletes a kernel while it starts it anew leaves the new process behind.
+            let _ = timeout(DELETE_WITHIN, self.open()).await;
+        }
         if let Some(connection) = self.connection.take() {
             connection.close(FAREWELL).await;
         }
-        if self.shared.owned {
+        if owned {
             let _ = timeout(DELETE_WITHIN, self.shared.gateway.delete_kernel(&self.shared.kernel_id())).await;
         }
     }

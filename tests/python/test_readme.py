@@ -59,3 +59,11 @@ def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(example("executor.files"), {})
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["numbers.csv", "total.txt"]
     assert (tmp_path / "results" / "total.txt").read_text() == "6"
+
+
+def test_several_kernels() -> None:
+    names: dict[str, object] = {}
+    exec(example("executor.run_many"), names)
+    fine, failed = names["outcomes"]  # type: ignore[misc]
+    assert fine.result().output == "11"
+    assert "ZeroDivisionError" in str(failed.error)

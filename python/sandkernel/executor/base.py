@@ -20,18 +20,21 @@ from sandkernel.exceptions import (
     InterruptedExecutionError,
     SandkernelError,
 )
-from sandkernel.executor import agents, answers, logs, tracebacks
+from sandkernel.executor import agents, answers, kernels, logs, tracebacks
 from sandkernel.executor.explanations import explain, is_state_lost
+from sandkernel.executor.kernels import Kernels, RunOutcome
 from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
 from sandkernel.executor.streaming import Audience
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
-from sandkernel.plans import Outcome, Plan, adrive, astream, drive
+from sandkernel.plans import Outcome, Plan, Work, adrive, astream, drive
+from sandkernel.sandboxes.modal import runner
+from sandkernel.sandboxes.shared import SharedSandbox
 from sandkernel.serialization import PayloadLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from types import EllipsisType, TracebackType
 
     from typing_extensions import Self
@@ -126,6 +129,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._close_callbacks: list[Callable[[], object]] = []
         self._sandbox = sandbox
         self._session: Session | None = None
+        self._kernels = Kernels()
+        self._places = tools
+        self._session_options = dict(session_options or {})
         logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
         self._provision = Provision(sandbox, logger, allow_pickle=allow_pickle)
         try:
@@ -153,7 +159,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             if tools != "auto":
                 self._settings["tools"] = self._provision.placement.given
             self._turns = Turns()
-            options = dict(session_options or {})
+            options = self._session_options
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
             self._attach(self._connect(sandbox, options))
             if install:
@@ -256,6 +262,115 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """
         return Files(self._drive, self._adrive)
 
+    # Further kernels.
+
+    def new_kernel(self, *, inherit: bool = False) -> KernelExecutor:
+        """Start a further kernel in the same sandbox, which runs code at the same time as this one.
+
+        It has a state of its own: variables, imports, tools, working directory. What it shares is the
+        sandbox: its files, packages, processor and memory. A kernel takes half a second of a processor to
+        start, and some 60 MB.
+
+        Args:
+            inherit: Whether it is sent the tools and variables that were sent to this one so far.
+
+        Returns:
+            An executor with this one's settings. Closing it, by `cleanup()` or `with`, deletes the kernel and
+            nothing else; closing this one closes it too.
+
+        Raises:
+            ClosedError: This executor is closed.
+            SandkernelError: The kernel can't be had.
+        """
+        session = self._open()
+        kernel = drive(self._guard(self._start_kernel()), session)
+        if inherit:
+            try:
+                kernel.send_variables(self._provision.variables)
+                kernel.send_tools(self._provision.given_tools)
+            except BaseException:
+                kernel.cleanup()
+                raise
+        return kernel
+
+    async def anew_kernel(self, *, inherit: bool = False) -> KernelExecutor:
+        """Do what `new_kernel` does. Cancelling it leaves no kernel behind."""
+        return await kernels.start_in_thread(lambda: self.new_kernel(inherit=inherit))
+
+    def run_many(
+        self,
+        codes: Sequence[str],
+        *,
+        timeout: float | EllipsisType | None = ...,
+        max_kernels: int = 4,
+        inherit: bool = True,
+    ) -> list[RunOutcome]:
+        """Run pieces of code at the same time, each in a kernel of its own that is deleted afterwards.
+
+        None sees what another one does to its variables. An error of one is data, and stops no other. Ctrl-C
+        stops all.
+
+        Args:
+            codes: The pieces of code.
+            timeout: The seconds that each may take; as for `run_code_raise_errors`.
+            max_kernels: How many there are at once. More than the sandbox has processors seldom help.
+            inherit: Whether they are sent the tools and variables that were sent to this executor so far. A
+                tool on the host is called from several threads then.
+
+        Returns:
+            What came of them, in their order.
+
+        Raises:
+            ConfigurationError: An argument can't work.
+            ClosedError: This executor is closed.
+        """
+        many = self._run_many(codes, timeout, max_kernels, inherit=inherit)
+        return runner.run(lambda: many)
+
+    async def arun_many(
+        self,
+        codes: Sequence[str],
+        *,
+        timeout: float | EllipsisType | None = ...,
+        max_kernels: int = 4,
+        inherit: bool = True,
+    ) -> list[RunOutcome]:
+        """Do what `run_many` does. Cancelling it stops all of them."""
+        return await self._run_many(codes, timeout, max_kernels, inherit=inherit)
+
+    def _run_many(
+        self, codes: Sequence[str], timeout: float | EllipsisType | None, max_kernels: int, *, inherit: bool
+    ) -> Coroutine[Any, Any, list[RunOutcome]]:
+        # No coroutine itself: what can't work is said before anything is begun.
+        kernels.check(codes, max_kernels)
+        self._open()
+        return kernels.run_many(
+            codes,
+            lambda: self.anew_kernel(inherit=inherit),
+            lambda kernel, code: kernel.arun(code, timeout=timeout),
+            max_kernels,
+        )
+
+    def _start_kernel(self) -> Plan[KernelExecutor]:
+        def construct() -> KernelExecutor:
+            kernel = KernelExecutor(
+                SharedSandbox(self._sandbox),
+                (),
+                self.logger,
+                self.allow_pickle,
+                timeout=self.timeout,
+                max_logs_length=self.max_logs_length,
+                payload_limits=self.payload_limits,
+                install=False,
+                tools=self._places,
+                session_options=self._session_options,
+            )
+            kernel.installed_packages += self.installed_packages
+            return kernel
+
+        started: KernelExecutor = yield Work(lambda: self._kernels.start(construct))
+        return started
+
     def bind(self, agent: Any) -> None:  # noqa: ANN401 a CodeAgent
         """Make `agent.to_dict()` name this executor: what is saved can't be loaded without one."""
         agents.bind(agent, self.executor_type, self._settings)
@@ -281,6 +396,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         session = self._session
         self._attach(None)
         try:
+            self._kernels.close()
             if session is not None:
                 session.close()
         finally:

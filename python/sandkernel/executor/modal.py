@@ -345,13 +345,14 @@ class ModalExecutor(KernelExecutor):
     def detach(self) -> str:
         """Close this executor and leave its sandbox running, with the state of its kernel.
 
-        It ends when its lifetime is over, or earlier by its `idle_timeout` once nothing is connected to it:
-        give one that is long enough when you create it.
+        Its further kernels are deleted. It ends when its lifetime is over, or earlier by its `idle_timeout`
+        once nothing is connected to it: give one that is long enough when you create it.
 
         Returns:
             The sandbox's id, for `from_id`.
         """
         session = self._open()
+        self._kernels.close()
         sandbox_id = self._modal.detach()
         self._closed = True
         self._attach(None)

@@ -60,6 +60,8 @@ class Provision:
         placement: Where tools run.
         host_tools: Those that stay on the host.
         session: The session to the kernel; `None` where there is none.
+        variables: The variables that were sent.
+        given_tools: The tools that were sent, as they were given.
         installed_packages: The requirements that were installed.
         notice: What the model is to be told with its next observation; empty for nothing.
     """
@@ -78,7 +80,8 @@ class Provision:
         self.placement = Placement("auto", logger.log)
         self.host_tools = HostTools(allow_pickle=allow_pickle)
         self._tools: dict[str, Described] = {}
-        self._variables: dict[str, Any] = {}
+        self.variables: dict[str, Any] = {}
+        self.given_tools: dict[str, Any] = {}
         # What the kernel has of them, and which kernel that is, in which of its lives.
         self._defined: dict[str, Described] = {}
         self._provided: tuple[Session, int] | None = None
@@ -129,9 +132,9 @@ class Provision:
         self._defined = {}
         self._provided = provided
         try:
-            if self._variables:
+            if self.variables:
                 yield from self._deliver_variables(
-                    variables.encode(self._variables, allow_pickle=self._allow_pickle)
+                    variables.encode(self.variables, allow_pickle=self._allow_pickle)
                 )
             yield from self._deliver_tools(self._tools)
         except BaseException:
@@ -155,7 +158,7 @@ class Provision:
             return
         shipment = variables.encode(values, allow_pickle=self._allow_pickle)
         yield from self.with_everything(lambda: self._deliver_variables(shipment, on_progress))
-        self._variables.update(values)
+        self.variables.update(values)
 
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         """Make tools in the kernel, those that it does not have yet."""
@@ -174,6 +177,7 @@ class Provision:
         )
         yield from self.with_everything(lambda: self._deliver_tools(definitions))
         self._tools.update(definitions)
+        self.given_tools.update(given)
 
     def install_packages(self, imports: Sequence[str]) -> Plan[list[str]]:
         """Install packages that the kernel can't import yet; return their requirements."""
