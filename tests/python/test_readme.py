@@ -67,3 +67,13 @@ def test_several_kernels() -> None:
     fine, failed = names["outcomes"]  # type: ignore[misc]
     assert fine.result().output == "11"
     assert "ZeroDivisionError" in str(failed.error)
+
+
+def test_the_tests_that_prove_the_comparison_are_there() -> None:
+    text = README.read_text(encoding="utf-8")
+    links = re.findall(r"\[([^\]]+)\]\(https://github\.com/sandkernel/sandkernel/blob/main/([^)]+)\)", text)
+    proofs = [(name, path) for name, path in links if path.startswith(("tests/", "benches/python"))]
+    assert len(proofs) > 30
+    for name, path in proofs:
+        source = (README.parent / path).read_text(encoding="utf-8")
+        assert path.endswith(f"/{name}") or re.search(rf"\b(def|fn) {name}\(", source), name

@@ -7,7 +7,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sandkernel import Execution
 
-__all__ = ["observation", "shorten"]
+__all__ = ["fold", "observation", "shorten"]
+
+
+def fold(text: str) -> str:
+    """Return a text as a terminal shows it: what follows a carriage return is written over what is there.
+
+    So a progress bar is what it was in the end, not a line for each of its steps.
+    """
+    if "\r" not in text:
+        return text
+    return "\n".join(_overwritten(line) if "\r" in line else line for line in text.split("\n"))
+
+
+def _overwritten(line: str) -> str:
+    cells: list[str] = []
+    for written in line.split("\r"):
+        # Not by joining texts anew: a kernel can write a long line and a million carriage returns.
+        cells[: len(written)] = written
+    return "".join(cells)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -31,13 +49,13 @@ def shorten(text: str, limit: int) -> str:
 def observation(execution: Execution, limit: int) -> str:
     """Return the output of an execution as the model is to see it.
 
-    What was displayed as text follows what was printed.
+    Carriage returns are folded. What was displayed as text follows what was printed.
 
     Args:
         execution: The execution.
         limit: The characters that are kept.
     """
-    text = shorten(execution.logs, limit)
+    text = shorten(fold(execution.logs), limit)
     if execution.omitted_output_bytes:
         text += f"\n[... {execution.omitted_output_bytes:,} bytes of output were not kept ...]"
     displayed = [result.text for result in execution.results if result.kind == "display_data" and result.text]
