@@ -121,7 +121,14 @@ def test_a_managed_agent_on_its_managers_executor_is_told(executor: LocalExecuto
     helper = agent_of(executor, name="helper", description="Helps.")
     agent = agent_of(executor, "helper('Anything.')", "final_answer('done')", managed_agents=[helper])
     assert agent.run("Delegate.") == "done"
-    assert "an executor of its own" in agent.model.seen[1]
+    assert "an executor of its own, such as one of new_kernel()" in agent.model.seen[1]
+
+
+def test_a_managed_agent_on_a_kernel_of_its_own_in_its_managers_sandbox(executor: LocalExecutor) -> None:
+    with executor.new_kernel() as kernel:
+        helper = agent_of(kernel, "final_answer(6 * 7)", name="helper", description="Helps.")
+        agent = agent_of(executor, "final_answer(helper('Anything.'))", managed_agents=[helper])
+        assert "42" in agent.run("Delegate.")
 
 
 def test_one_run_with_everything(

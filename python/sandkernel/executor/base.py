@@ -516,7 +516,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         if self._provision.host_tools.is_answering():
             raise ConfigurationError(
                 f"This {type(self).__name__} runs the code that waits for this tool: give the tool, or the "
-                "managed agent, an executor of its own"
+                "managed agent, an executor of its own, such as one of new_kernel()"
             )
         return session
 
