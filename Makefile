@@ -96,6 +96,24 @@ soak: build ## Run code under random faults, SOAK_SECONDS (120), and count what 
 floods: build ## Run code that floods: a gigabyte of prints, a million messages, a result of 500 MiB
 	$(BIN)/python tests/python/floods.py
 
+# Where the crate is built with counters in it, for the tests of both languages.
+COVERAGE := export CARGO_TARGET_DIR=$(abspath target/coverage); eval "$$(cargo llvm-cov show-env --sh 2>/dev/null)";
+TESTS ?=
+
+.PHONY: coverage
+coverage: build ## Measure which lines of src/ and of the package the tests run
+	cargo llvm-cov --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-llvm-cov
+	rustup component list --installed | grep --quiet llvm-tools || rustup component add llvm-tools
+	$(COVERAGE) cargo llvm-cov clean --workspace
+	$(COVERAGE) SANDKERNEL_TEST_PYTHON=$(abspath $(BIN)/python) cargo test --quiet --no-default-features
+	# This extension is there in the place of the other one until the end.
+	rm $(VENV)/.extension
+	$(COVERAGE) source $(BIN)/activate; maturin develop --quiet --uv
+	$(COVERAGE) $(BIN)/coverage run -m pytest --timeout 600 $(TESTS)
+	$(COVERAGE) cargo llvm-cov report --summary-only --ignore-filename-regex '(tests|benches)/'
+	$(BIN)/coverage report
+	$(MAKE) build
+
 .PHONY: clean
 clean: ## Remove what was built
 	cargo clean
