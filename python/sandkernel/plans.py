@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sandkernel import InputRequest
 from sandkernel.callbacks import Callbacks
+from sandkernel.sandboxes.cancellation import in_thread
 
 if TYPE_CHECKING:
     from sandkernel import Execution, Session
@@ -49,7 +50,7 @@ class Work:
     """A call that waits, on this machine.
 
     Attributes:
-        function: What is called.
+        function: What is called. What it waits for follows `Cancellation.current`.
         brief: Whether it ends in moments, and must have ended before anything else is done: a task that is
             cancelled waits for it.
     """
@@ -140,12 +141,13 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
 
 async def _attempt(step: Request | Work, session: Session) -> Execution | object:
     if isinstance(step, Work):
+        if not step.brief:
+            return await in_thread(step.function)
         work = asyncio.ensure_future(asyncio.to_thread(step.function))
         try:
-            return await (asyncio.shield(work) if step.brief else work)
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
-            if step.brief:
-                await asyncio.wait({work})
+            await asyncio.wait({work})
             raise
     return await session.arun(step.code, **_options(step), **step.callbacks)
 

@@ -16,8 +16,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sandkernel.exceptions import BootError, ClosedError, ConfigurationError, ForkError
+from sandkernel.sandboxes.cancellation import Cancellation
 from sandkernel.sandboxes.modal.lifeline import watch_for_termination
-from sandkernel.sandboxes.modal.runner import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

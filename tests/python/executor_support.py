@@ -45,12 +45,13 @@ class StockGateway:
 
 
 @contextmanager
-def running_gateway() -> Iterator[StockGateway]:
+def running_gateway(port: int = 0, token: str = "") -> Iterator[StockGateway]:
     """A kernel gateway as its own command starts it: with its output limits, and without our options."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = secrets.token_hex()
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    token = token or secrets.token_hex()
     process = subprocess.Popen(
         [sys.executable, "-m", "jupyter", "kernelgateway", "--ip=127.0.0.1", f"--port={port}"],
         env={**os.environ, "KG_AUTH_TOKEN": token},

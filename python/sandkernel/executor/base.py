@@ -25,11 +25,13 @@ from sandkernel.executor.explanations import explain, is_state_lost
 from sandkernel.executor.kernels import Kernels, RunOutcome
 from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
+from sandkernel.executor.reboots import Reboots
 from sandkernel.executor.streaming import Audience
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
 from sandkernel.plans import Outcome, Plan, Work, adrive, astream, drive
-from sandkernel.sandboxes.modal import runner
+from sandkernel.sandboxes import runner
+from sandkernel.sandboxes.cancellation import Cancellation, in_thread
 from sandkernel.sandboxes.shared import SharedSandbox
 from sandkernel.serialization import PayloadLimits
 
@@ -72,7 +74,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     call `bind(agent)`.
 
     Args:
-        sandbox: Runs the gateway. The executor ends it.
+        sandbox: Runs the gateway. The executor ends it. Or a function that boots one.
         additional_imports: Packages to install, by the names under which they are imported, or as
             requirements.
         logger: A logger of smolagents; `None` for silence.
@@ -89,6 +91,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             and managed agents. Or one of these for each name, in a mapping (`"auto"` for all others), or
             the names of those on the host.
         install: Whether `additional_imports` still have to be installed, in the kernel.
+        auto_reboot: Whether a sandbox that has ended is followed by another one. The execution that was under
+            way ends with `SandboxGone`, and is not run again; the next call boots a new sandbox, with the
+            packages, variables and tools that were sent, and the model is told.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
 
     Attributes:
@@ -113,7 +118,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        sandbox: Sandbox | Callable[[], Sandbox],
         additional_imports: Sequence[str] = (),
         logger: Any = None,  # noqa: ANN401 smolagents takes several
         allow_pickle: bool = False,  # noqa: FBT001, FBT002 smolagents' signature
@@ -123,17 +128,22 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
         install: bool = True,
+        auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._closed = False
         self._close_callbacks: list[Callable[[], object]] = []
-        self._sandbox = sandbox
-        self._session: Session | None = None
         self._kernels = Kernels()
         self._places = tools
         self._session_options = dict(session_options or {})
         logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
-        self._provision = Provision(sandbox, logger, allow_pickle=allow_pickle)
+        options = self._session_options
+        self._provision = Provision(logger, allow_pickle=allow_pickle)
+        self._reboots = Reboots(
+            lambda booted: self._connect(booted, options),
+            _factory(sandbox, auto_reboot=auto_reboot),
+            self._provision.move,
+            again=auto_reboot,
+        )
         try:
             super().__init__(list(additional_imports), logger, allow_pickle)
             self.installed_packages = self._provision.installed_packages
@@ -158,10 +168,13 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 self._settings["payload_limits"] = dataclasses.asdict(self.payload_limits)
             if tools != "auto":
                 self._settings["tools"] = self._provision.placement.given
+            if auto_reboot:
+                self._settings["auto_reboot"] = True
             self._turns = Turns()
-            options = self._session_options
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
-            self._attach(self._connect(sandbox, options))
+            self._reboots.begin()
+            with Cancellation.following(self._open().close):
+                self._connected()
             if install:
                 self.install_packages(self.additional_imports)
             else:
@@ -205,6 +218,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             KernelDied: The kernel's process ended.
             PayloadError: The final answer can't be decoded.
             ConfigurationError: The code is not a `str`.
+            ConnectionLost: The connection to the kernel broke, and did not come back.
+            SandboxGone: The sandbox ended, and all its state is lost.
             ClosedError: The executor is closed.
         """
         return self._drive(self._execute(code, timeout))
@@ -282,8 +297,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             ClosedError: This executor is closed.
             SandkernelError: The kernel can't be had.
         """
-        session = self._open()
-        kernel = drive(self._guard(self._start_kernel()), session)
+        self._require_open()
+        kernel = drive(self._reboots.guard(self._start_kernel()), self._open())
         if inherit:
             try:
                 kernel.send_variables(self._provision.variables)
@@ -343,7 +358,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     ) -> Coroutine[Any, Any, list[RunOutcome]]:
         # No coroutine itself: what can't work is said before anything is begun.
         kernels.check(codes, max_kernels)
-        self._open()
+        self._require_open()
         return kernels.run_many(
             codes,
             lambda: self.anew_kernel(inherit=inherit),
@@ -392,21 +407,21 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def cleanup(self) -> None:
         """Delete the kernel and end the sandbox. A second call does nothing."""
-        self._closed = True
-        session = self._session
-        self._attach(None)
         try:
             self._kernels.close()
-            if session is not None:
-                session.close()
         finally:
-            self._sandbox.terminate()
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            self._reboots.close()
+        finally:
             self._tell_closed()
 
     def add_close_callback(self, callback: Callable[[], object]) -> None:
         """Have a function called, once, after the executor was closed; at once where it is closed already."""
         self._close_callbacks.append(callback)
-        if self._closed and self._session is None:
+        if self._reboots.closed:
             self._tell_closed()
 
     def _tell_closed(self) -> None:
@@ -439,13 +454,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     @classmethod
     async def acreate(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 those of the constructor
-        """Construct an executor without holding up the event loop; the arguments are the constructor's."""
-        boot = asyncio.get_running_loop().run_in_executor(None, lambda: cls(*args, **kwargs))
-        try:
-            return await asyncio.shield(boot)
-        except asyncio.CancelledError:
-            boot.add_done_callback(_abandon)
-            raise
+        """Construct an executor without holding up the event loop; the arguments are the constructor's.
+
+        Cancelling it undoes what was begun: nothing is left running.
+        """
+        return await in_thread(lambda: cls(*args, **kwargs), cls.cleanup)
 
     async def arun(self, code: str, *, timeout: float | EllipsisType | None = ...) -> CodeOutput:
         """Run code as `run_code_raise_errors` does; cancelling the task interrupts the kernel."""
@@ -456,13 +469,16 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
         The last thing yielded is the `CodeOutput`; an error of the code is raised after its event.
         """
-        plan = self._guard(self._execute(code, timeout))
-        async with self._turns.atake(), aclosing(astream(plan, self._open())) as events:
-            async for event in events:
-                if isinstance(event, Outcome):
-                    yield event.value
-                elif answers.MIME not in getattr(event, "data", ()):
-                    yield event
+        self._require_open()
+        plan = self._reboots.guard(self._execute(code, timeout))
+        async with self._turns.atake():
+            await self._renew()
+            async with aclosing(astream(plan, self._open())) as events:
+                async for event in events:
+                    if isinstance(event, Outcome):
+                        yield event.value
+                    elif answers.MIME not in getattr(event, "data", ()):
+                        yield event
 
     async def asend_tools(self, tools: Mapping[str, Any]) -> None:
         """Do what `send_tools` does."""
@@ -492,43 +508,57 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     # How it is done.
 
-    def _connect(self, sandbox: Sandbox, options: Mapping[str, Any]) -> Session:
+    def _connect(self, sandbox: Any, options: Mapping[str, Any]) -> Session:  # noqa: ANN401 as the kind of executor has it
         endpoint = sandbox.endpoint
-        return Session.connect(
-            endpoint.url,
-            endpoint.token or None,
-            kernel_id=endpoint.kernel_id,
-            ca_certificates=endpoint.ca_certificates,
+        options = {
+            "kernel_id": endpoint.kernel_id,
+            "ca_certificates": endpoint.ca_certificates,
             **options,
-        )
+        }
+        # In a thread of its own, where it can be cancelled.
+        return runner.run(lambda: Session.aconnect(endpoint.url, endpoint.token or None, **options))
 
-    def _attach(self, session: Session | None) -> None:
-        self._session = self._provision.session = session
+    def _connected(self) -> None:
+        """Do what is to be done once, when the first session is open."""
 
-    def _guard(self, plan: Plan[T]) -> Plan[T]:
-        """Stand around every plan: for errors that a kind of sandbox can tell more about."""
-        return plan
+    @property
+    def _sandbox(self) -> Any:  # noqa: ANN401 as the kind of executor has it
+        return self._reboots.sandbox
 
-    def _open(self) -> Session:
-        session = self._session
-        if self._closed or session is None:
+    @property
+    def _session(self) -> Session | None:
+        return self._reboots.session
+
+    def _require_open(self) -> None:
+        if self._reboots.closed:
             raise ClosedError(f"This {type(self).__name__} is closed: create a new one")
         if self._provision.host_tools.is_answering():
             raise ConfigurationError(
                 f"This {type(self).__name__} runs the code that waits for this tool: give the tool, or the "
                 "managed agent, an executor of its own, such as one of new_kernel()"
             )
+
+    def _open(self) -> Session:
+        session = self._session
+        if session is None:
+            raise ClosedError(f"This {type(self).__name__} is closed: create a new one")
         return session
 
+    async def _renew(self) -> None:
+        if self._reboots.is_due:
+            await in_thread(self._reboots.renew)
+
     def _drive(self, plan: Plan[T]) -> T:
-        self._open()
+        self._require_open()
         with self._turns.take():
-            return drive(self._guard(plan), self._open())
+            self._reboots.renew()
+            return drive(self._reboots.guard(plan), self._open())
 
     async def _adrive(self, plan: Plan[T]) -> T:
-        self._open()
+        self._require_open()
         async with self._turns.atake():
-            return await adrive(self._guard(plan), self._open())
+            await self._renew()
+            return await adrive(self._reboots.guard(plan), self._open())
 
     def _execute(self, code: str, timeout: float | EllipsisType | None) -> Plan[CodeOutput]:
         # Not a plan itself: what can't work is said before waiting for a turn.
@@ -597,7 +627,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         }
 
 
-def _abandon(boot: asyncio.Future[Any]) -> None:
-    """End an executor whose creator was cancelled."""
-    if not boot.cancelled() and boot.exception() is None:
-        boot.get_loop().run_in_executor(None, boot.result().cleanup)
+def _factory(sandbox: Sandbox | Callable[[], Sandbox], *, auto_reboot: bool) -> Callable[[], Sandbox]:
+    if callable(sandbox):
+        return sandbox
+    if auto_reboot:
+        raise ConfigurationError("auto_reboot=True takes a function that boots a sandbox, not a sandbox")
+    return lambda: sandbox

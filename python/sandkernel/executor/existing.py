@@ -38,6 +38,8 @@ class GatewayExecutor(KernelExecutor):
         payload_limits: What a final answer, and the arguments of a call of a tool on the host, may hold; see
             `PayloadLimits`.
         tools: Where the tools run; see `KernelExecutor`.
+        auto_reboot: Whether the next call starts a new kernel where the gateway or the kernel was found gone,
+            as soon as the gateway is there again, `connect_timeout` at most; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`, or
             `allow_plain_http` for a gateway beyond the local network without `https://`.
 
@@ -67,10 +69,18 @@ class GatewayExecutor(KernelExecutor):
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
+        auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
+        kernels = [kernel_id]
+
+        def boot() -> ExistingGateway:
+            # In the place of a kernel that is gone comes one of our own.
+            wanted = kernels.pop() if kernels else None
+            return ExistingGateway(Endpoint(url, token or "", wanted, ca_certificates))
+
         super().__init__(
-            ExistingGateway(Endpoint(url, token or "", kernel_id, ca_certificates)),
+            boot,
             additional_imports,
             logger,
             allow_pickle,
@@ -78,6 +88,7 @@ class GatewayExecutor(KernelExecutor):
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
             tools=tools,
+            auto_reboot=auto_reboot,
             session_options={
                 "kernel_name": kernel_name,
                 "connect_timeout": connect_timeout,

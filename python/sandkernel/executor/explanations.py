@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from sandkernel.exceptions import ExecutionTimeout, InterruptedExecutionError, KernelDied
 
-__all__ = ["NOTICE", "explain", "is_state_lost"]
+__all__ = ["NOTICE", "NOTICE_OF_REBOOT", "explain", "is_state_lost"]
 
 STATE_LOST = (
     "all variables, imports and functions that earlier steps defined are gone, and must be defined again if "
     "needed (the tools are still available)"
+)
+NOTICE_OF_REBOOT = (
+    "[Note: the sandbox had ended, and a new one has taken its place since the last step: all files that "
+    f"earlier steps wrote and {STATE_LOST}.]"
 )
 NOTICE = f"[Note: the Python kernel was restarted since the last step: {STATE_LOST}.]"
 

@@ -40,6 +40,7 @@ class LocalExecutor(KernelExecutor):
         python: The interpreter of the kernel; by default the one that runs this.
         environment: Further environment variables for the kernel.
         on_stage: Called with the name of each finished stage of the boot and the seconds that it took.
+        auto_reboot: Whether a sandbox that has ended is followed by another one; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
 
     Raises:
@@ -65,19 +66,23 @@ class LocalExecutor(KernelExecutor):
         environment: Mapping[str, str] | None = None,
         on_stage: Callable[[str, float], None] | None = None,
         tools: Places = "auto",
+        auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
         requirements = packages.requirements(list(additional_imports))
-        sandbox = LocalSandbox(
-            requirements,
-            python=python,
-            boot_timeout=boot_timeout,
-            install_timeout=install_timeout,
-            environment=environment,
-            on_stage=on_stage,
-        )
+
+        def boot() -> LocalSandbox:
+            return LocalSandbox(
+                requirements,
+                python=python,
+                boot_timeout=boot_timeout,
+                install_timeout=install_timeout,
+                environment=environment,
+                on_stage=on_stage,
+            )
+
         super().__init__(
-            sandbox,
+            boot,
             additional_imports,
             logger,
             allow_pickle,
@@ -86,5 +91,6 @@ class LocalExecutor(KernelExecutor):
             payload_limits=payload_limits,
             tools=tools,
             install=False,
+            auto_reboot=auto_reboot,
             session_options=session_options,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -11,12 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from smolagents.monitoring import AgentLogger, LogLevel
 
 from sandkernel import packages
-from sandkernel.exceptions import BootError, ConnectionLost, GatewayError, KernelDied
 from sandkernel.executor.base import KernelExecutor
-from sandkernel.plans import Work
+from sandkernel.sandboxes.cancellation import in_thread
 from sandkernel.sandboxes.modal import ModalSandbox
 from sandkernel.sandboxes.modal.lifeline import watch_for_termination
-from sandkernel.sandboxes.modal.runner import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,17 +22,12 @@ if TYPE_CHECKING:
 
     from sandkernel import Session
     from sandkernel.executor.placement import Places
-    from sandkernel.plans import Plan
-    from sandkernel.sandboxes import Sandbox
     from sandkernel.sandboxes.modal.report import BootReport
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["ModalExecutor"]
 
-T = TypeVar("T")
-
-# A cancelled `acreate` waits so long for what it began to be undone.
-UNDO_SECONDS = 30.0
+E = TypeVar("E", bound="ModalExecutor")
 
 
 class ModalExecutor(KernelExecutor):
@@ -81,6 +72,8 @@ class ModalExecutor(KernelExecutor):
             `detach()`.
         boot_timeout: The seconds that the sandbox, and then its gateway, may take.
         build_timeout: The seconds that a new image may take to be built.
+        auto_reboot: Whether a sandbox that has ended is followed by another one; see `KernelExecutor`. Its
+            lifetime begins anew.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
 
     Attributes:
@@ -123,6 +116,7 @@ class ModalExecutor(KernelExecutor):
         idle_timeout: int | None = None,
         boot_timeout: float = 120.0,
         build_timeout: float = 1800.0,
+        auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
         requirements = packages.requirements(list(additional_imports))
@@ -163,14 +157,15 @@ class ModalExecutor(KernelExecutor):
             payload_limits=payload_limits,
             tools=tools,
             install=False,
+            auto_reboot=auto_reboot,
             session_options=session_options,
         )
         self.port = port
-        plain |= {"lifetime": lifetime, "boot_timeout": boot_timeout, "build_timeout": build_timeout}
+        times = {"lifetime": lifetime, "boot_timeout": boot_timeout, "build_timeout": build_timeout}
         self._settings |= {
             "app_name": app_name,
             "port": port,
-            **{key: value for key, value in plain.items() if value is not None},
+            **{key: value for key, value in (plain | times).items() if value is not None},
         }
 
     def _start(
@@ -182,13 +177,18 @@ class ModalExecutor(KernelExecutor):
         **options: Any,  # noqa: ANN401 those of `KernelExecutor`
     ) -> None:
         logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
-        with _status(logger) as on_stage:
-            self._modal = sandbox = boot(on_stage)
+
+        def begin() -> ModalSandbox:
+            sandbox = boot(self._on_stage)
             logger.log(
                 f"Modal sandbox {sandbox.id}: {sandbox.boot_report.dashboard_url}", level=LogLevel.INFO
             )
-            super().__init__(sandbox, additional_imports, logger, allow_pickle, **options)
-        report = sandbox.boot_report
+            return sandbox
+
+        with _status(logger) as self._on_stage:
+            super().__init__(begin, additional_imports, logger, allow_pickle, **options)
+        self._on_stage = functools.partial(_log_stage, logger)
+        report = self.boot_report
         if options["install"] and self.installed_packages:
             report.finished("packages")
         logger.log(f"The sandbox is ready after {report}", level=LogLevel.INFO)
@@ -351,12 +351,12 @@ class ModalExecutor(KernelExecutor):
         Returns:
             The sandbox's id, for `from_id`.
         """
-        session = self._open()
+        self._require_open()
         self._kernels.close()
         sandbox_id = self._modal.detach()
-        self._closed = True
-        self._attach(None)
-        session.close()
+        session = self._reboots.let_go()
+        if session is not None:
+            session.close()
         self._tell_closed()
         return sandbox_id
 
@@ -382,40 +382,28 @@ class ModalExecutor(KernelExecutor):
 
     # How it is done.
 
-    def _connect(self, sandbox: Sandbox, options: Mapping[str, Any]) -> Session:  # noqa: ARG002 it is ours
-        session = self._modal.connect(options)
-        self._attach(session)
-        # The kernel answers: whoever is handed this executor later does not wait for that.
-        self._drive(self._provision.prepare())
-        self._modal.boot_report.finished("kernel")
+    @property
+    def _modal(self) -> ModalSandbox:
+        sandbox: ModalSandbox = self._sandbox
+        return sandbox
+
+    def _connect(self, sandbox: Any, options: Mapping[str, Any]) -> Session:  # noqa: ANN401 a ModalSandbox
+        session: Session = sandbox.connect(options)
         return session
 
-    def _guard(self, plan: Plan[T]) -> Plan[T]:
-        try:
-            return (yield from plan)
-        except (ConnectionLost, KernelDied, GatewayError, BootError) as error:
-            execution = getattr(error, "execution", None)
-            verdict = yield Work(lambda: self._modal.verdict(execution))
-            if verdict is None:
-                raise
-            raise verdict from error
+    def _connected(self) -> None:
+        # The kernel answers: whoever is handed this executor later does not wait for that.
+        self._drive(self._provision.prepare())
+        self.boot_report.finished("kernel")
 
 
-async def _construct(construct: Callable[[], T]) -> T:
-    """Run a constructor in a thread; where this task is cancelled, undo it."""
+async def _construct(construct: Callable[[], E]) -> E:
     watch_for_termination()
-    cancellation = Cancellation()
-    context = contextvars.copy_context()
-    context.run(Cancellation.current.set, cancellation)
-    boot = asyncio.get_running_loop().run_in_executor(None, context.run, construct)
-    try:
-        return await asyncio.shield(boot)
-    except asyncio.CancelledError:
-        cancellation.cancel()
-        await asyncio.wait({boot}, timeout=UNDO_SECONDS)
-        if boot.done() and boot.exception() is None:
-            await asyncio.to_thread(boot.result().cleanup)  # type: ignore[attr-defined]
-        raise
+    return await in_thread(construct, lambda executor: executor.cleanup())
+
+
+def _log_stage(logger: Any, stage: str, seconds: float) -> None:  # noqa: ANN401
+    logger.log(f"Modal: {stage} {seconds:.2f} s", level=LogLevel.INFO)
 
 
 @contextmanager
@@ -429,7 +417,7 @@ def _status(logger: Any) -> Iterator[Callable[[str, float], None]]:  # noqa: ANN
         live.start()
 
     def on_stage(stage: str, seconds: float) -> None:
-        logger.log(f"Modal: {stage} {seconds:.2f} s", level=LogLevel.INFO)
+        _log_stage(logger, stage, seconds)
         if live is not None:
             live.update(f"Starting a sandbox on Modal: {_NEXT.get(stage, 'almost ready')} ...")
 

@@ -16,7 +16,7 @@ from sandkernel.exceptions import (
     StateLost,
 )
 from sandkernel.executor import prelude, tools, tracebacks, variables
-from sandkernel.executor.explanations import NOTICE
+from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
 from sandkernel.plans import Plan, Request, Work
@@ -51,8 +51,6 @@ class Provision:
     Every method but `request` returns a plan.
 
     Args:
-        sandbox: Where the kernel is. Where it has an `install`, that installs packages; otherwise the kernel
-            does.
         logger: A logger of smolagents.
         allow_pickle: Whether values without a safe form travel as pickles.
 
@@ -68,12 +66,11 @@ class Provision:
 
     def __init__(
         self,
-        sandbox: Sandbox,
         logger: Any,  # noqa: ANN401 smolagents takes several
         *,
         allow_pickle: bool,
     ) -> None:
-        self._sandbox = sandbox
+        self._sandbox: Sandbox | None = None
         self.session: Session | None = None
         self._logger = logger
         self._allow_pickle = allow_pickle
@@ -87,7 +84,18 @@ class Provision:
         self._provided: tuple[Session, int] | None = None
         self._loss_told = False
         self.installed_packages: list[str] = []
+        # Those of them that a new sandbox does not bring along.
+        self._added: list[str] = []
         self.notice = ""
+
+    def move(self, sandbox: Sandbox, session: Session) -> None:
+        """Go on with another kernel: the first one, or one in another sandbox.
+
+        Args:
+            sandbox: Where it is. Where it has an `install`, that installs packages, otherwise the kernel.
+            session: The session to it.
+        """
+        self._sandbox, self.session = sandbox, session
 
     def take_notice(self) -> str:
         """Return what the model is to be told; it is told once."""
@@ -126,12 +134,17 @@ class Provision:
         load = prelude.load(allow_pickle=self._allow_pickle)
         # For whichever of its lives that the kernel is in: if it is a later one, the next request finds out.
         _expect((yield Request(load, SETUP_TIMEOUT)))
-        if lost and not self._loss_told:
+        elsewhere = self._provided is not None and self._provided[0] is not session
+        if elsewhere:
+            self.notice = NOTICE_OF_REBOOT
+        elif lost and not self._loss_told:
             self.notice = NOTICE
         self._loss_told = False
         self._defined = {}
         self._provided = provided
         try:
+            if elsewhere and self._added:
+                yield from self._install(self._added)
             if self.variables:
                 yield from self._deliver_variables(
                     variables.encode(self.variables, allow_pickle=self._allow_pickle)
@@ -194,27 +207,25 @@ class Provision:
         requirements = packages.requirements(wanted)
         if requirements:
             self._logger.log(f"Installing {', '.join(requirements)} ...")
-            install = getattr(self._sandbox, "install", None)
-            if install is None:
-                yield from self.install_inside(requirements)
-            else:
-                yield from self._install_outside(install, requirements)
+            yield from self.with_everything(lambda: self._install(requirements))
             self.installed_packages += requirements
+            self._added += requirements
         return requirements
 
-    def install_inside(self, requirements: list[str]) -> Plan[None]:
-        """Have the kernel itself install requirements, into its own environment."""
+    def _install(self, requirements: list[str]) -> Plan[None]:
+        """Have the sandbox install requirements, or otherwise the kernel, into its own environment."""
+        install = getattr(self._sandbox, "install", None)
+        if install is not None:
+            yield Work(lambda: install(requirements))
+            yield from self.run("__import__('importlib').invalidate_caches()")
+            return
         code = f"__import__('_sandkernel').install({requirements!r})"
-        execution = yield from self.with_everything(lambda: self.run(code, INSTALL_TIMEOUT))
+        execution = yield from self.run(code, INSTALL_TIMEOUT)
         if execution.error is not None:
             output = execution.error.value
             raise PackageInstallError(
                 f"Could not install {', '.join(requirements)}:\n{output}", output=output
             )
-
-    def _install_outside(self, install: Callable[[list[str]], object], requirements: list[str]) -> Plan[None]:
-        yield Work(lambda: install(requirements))
-        yield from self.with_everything(lambda: self.run("__import__('importlib').invalidate_caches()"))
 
     def _ask(self, call: str) -> Plan[str]:
         """Call a function of the prelude that replies with a text."""

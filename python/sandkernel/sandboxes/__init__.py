@@ -23,3 +23,8 @@ class Sandbox(Protocol):
 
     def terminate(self) -> None:
         """End it, as far as it is ours to end. May be called again, from any thread."""
+
+    # What a sandbox may have besides:
+    #   install(requirements)    installs packages where its kernels find them;
+    #   verdict(execution)       an error that says that it has ended by itself, or `None`: asked when its
+    #                            connection broke.

@@ -21,6 +21,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
+from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -183,18 +184,24 @@ def run(command: Sequence[str], texts: Sequence[str], variables: Mapping[str, st
         env=environ,
         start_new_session=True,
     )
+
+    def kill() -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+
     with process:
         try:
-            output = process.communicate(timeout=timeout)[0]
+            with Cancellation.following(kill):
+                output = process.communicate(timeout=timeout)[0]
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill()
             rest = process.communicate()[0]
             if isinstance(error, subprocess.TimeoutExpired):
                 raise PackageInstallError(
                     f"installing {', '.join(texts)} took longer than {timeout:g} s", output=_text(rest)
                 ) from None
             raise
+    Cancellation.check()
     if process.returncode != 0:
         words = _text(output)
         last = "\n".join(words.splitlines()[-MESSAGE_LINES:])

@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandkernel.exceptions import BootError, ConfigurationError
+from sandkernel.exceptions import BootError, ConfigurationError, SandboxGone
 from sandkernel.sandboxes import installer
 from sandkernel.sandboxes.endpoint import Endpoint
 from sandkernel.sandboxes.environment import Environment, Host
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from sandkernel import Execution
 
 __all__ = ["LocalSandbox"]
 
@@ -147,6 +149,24 @@ class LocalSandbox:
         missing = installer.unsatisfied(installer.parse(requirements), self._environment.search_path)
         if missing:
             installer.install(missing, self._environment, self._variables, self._install_timeout)
+
+    def verdict(self, execution: Execution | None = None) -> SandboxGone | None:
+        """Find out whether the gateway's process has ended by itself, after its connection broke.
+
+        Args:
+            execution: What was under way.
+
+        Returns:
+            An error that says so, or `None` where it still runs, or was terminated here.
+        """
+        status = self._process.ended_with()
+        if status is None:
+            return None
+        how = f"by signal {-status}" if status < 0 else f"with exit status {status}"
+        return SandboxGone(
+            f"The local sandbox ended {how}: all state is gone. It may have run out of memory",
+            execution,
+        )
 
     def terminate(self) -> None:
         """End the gateway, its kernels and all that they started, and remove the directory.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import BootError, ClosedError, ForkError
 from sandkernel.gateway.program import program
+from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +99,8 @@ class GatewayProcess:
         with contextlib.suppress(BrokenPipeError):
             self._popen.stdin.write(json.dumps(message).encode() + b"\n")
             self._popen.stdin.flush()
-        return self._read_report(deadline)
+        with Cancellation.following(self._popen.kill):
+            return self._read_report(deadline)
 
     def _read_report(self, deadline: float) -> dict[str, Any]:
         assert self._popen is not None  # noqa: S101
@@ -116,6 +118,7 @@ class GatewayProcess:
                     if not piece:
                         break
                     received += piece
+        Cancellation.check()
         report: dict[str, Any] = {}
         with contextlib.suppress(ValueError):
             report = json.loads(received)
@@ -131,6 +134,12 @@ class GatewayProcess:
             )
         reason = report.get("error") or f"it ended with exit status {self._popen.returncode}"
         raise BootError(f"the local gateway did not start: {reason}")
+
+    def ended_with(self) -> int | None:
+        """The exit status, or the negative number of the signal, of a process that ended by itself."""
+        if self._popen is None or self._terminated or os.getpid() != self._owner:
+            return None
+        return self._popen.poll()
 
     def output(self) -> str:
         """The last output of the gateway and of what its kernels wrote past their streams: at most 64 KiB."""

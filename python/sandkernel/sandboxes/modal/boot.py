@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel import Session
 from sandkernel.exceptions import BootError, GatewayError, KernelNotFoundError, SandkernelError
+from sandkernel.sandboxes.cancellation import regardless
 from sandkernel.sandboxes.modal import output, sdk
 from sandkernel.sandboxes.modal.definition import KERNEL_TAG
 from sandkernel.sandboxes.modal.lifeline import Lifeline
@@ -67,7 +68,7 @@ async def boot(
         url = await tunnel_url(sandbox, definition.port, boot_timeout)
         report.finished("tunnel")
     except BaseException:
-        await _regardless(lifeline.end())
+        await regardless(lifeline.end())
         raise
     return lifeline, url
 
@@ -80,7 +81,7 @@ async def _create(definition: Definition, seconds: float) -> Any:  # noqa: ANN40
     try:
         return await sdk.call(asyncio.shield(creation), seconds, "creating the sandbox")
     except asyncio.CancelledError:
-        await _regardless(_undo(creation, definition))
+        await regardless(_undo(creation, definition))
         raise
     except BaseException as error:
         if sdk.is_certain(error):
@@ -88,7 +89,7 @@ async def _create(definition: Definition, seconds: float) -> Any:  # noqa: ANN40
         # Its answer may be lost, and not the sandbox.
         if not creation.done():
             creation.cancel()
-        found = await _regardless(_find(definition))
+        found = await regardless(_find(definition))
         if found is None:
             raise
         return found
@@ -121,15 +122,6 @@ async def _find(definition: Definition) -> Any | None:  # noqa: ANN401 a modal.S
     with contextlib.suppress(Exception):
         return await asyncio.wait_for(search(), UNDO_SECONDS)
     return None
-
-
-async def _regardless(awaitable: Any) -> Any:  # noqa: ANN401 a coroutine, and what it returns
-    """Await what must be done, also when this task is cancelled meanwhile."""
-    work = asyncio.ensure_future(awaitable)
-    while not work.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({work})
-    return work.result()
 
 
 async def tunnel_url(sandbox: Any, port: int, seconds: float) -> str:  # noqa: ANN401 a modal.Sandbox

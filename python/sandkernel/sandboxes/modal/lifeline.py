@@ -12,7 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import ClosedError, ForkError, SandkernelError
-from sandkernel.sandboxes.modal import runner, sdk
+from sandkernel.sandboxes import runner
+from sandkernel.sandboxes.modal import sdk
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import ConfigurationError, SandboxExpired, SandboxGone
+from sandkernel.sandboxes import runner
 from sandkernel.sandboxes.endpoint import Endpoint
-from sandkernel.sandboxes.modal import boot, runner, sdk
+from sandkernel.sandboxes.modal import boot, sdk
 from sandkernel.sandboxes.modal.definition import (
     EXPIRES_TAG,
     KERNEL_TAG,

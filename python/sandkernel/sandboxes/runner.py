@@ -6,42 +6,16 @@ import asyncio
 import contextlib
 import threading
 from concurrent.futures import Future
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from sandkernel.sandboxes.cancellation import UNDO_SECONDS, Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["Cancellation", "run", "start"]
+__all__ = ["run", "start"]
 
 T = TypeVar("T")
-
-# How long an interrupted caller waits for what was begun to be undone.
-UNDO_SECONDS = 30.0
-
-
-class Cancellation:
-    """Lets another thread cancel what `run` runs; set `Cancellation.current` in the context that calls it."""
-
-    current: ContextVar[Cancellation | None] = ContextVar("sandkernel_cancellation", default=None)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cancelled = False
-        self._cancel: Callable[[], object] | None = None
-
-    def cancel(self) -> None:
-        """Cancel what runs, and whatever is run later."""
-        with self._lock:
-            self._cancelled = True
-            if self._cancel is not None:
-                self._cancel()
-
-    def _follow(self, cancel: Callable[[], object]) -> None:
-        with self._lock:
-            self._cancel = cancel
-            if self._cancelled:
-                cancel()
 
 
 class _Run:
@@ -85,16 +59,15 @@ def run(function: Callable[[], Coroutine[Any, Any, T]], *, cancellable: bool = T
     """
     this = _Run(function)
     try:
-        threading.Thread(target=this, name="sandkernel-modal-call", daemon=True).start()
+        threading.Thread(target=this, name="sandkernel-call", daemon=True).start()
     except RuntimeError:
         # An interpreter that exits starts no thread; then there is no event loop either.
         this()
         return this.outcome.result()  # type: ignore[no-any-return]
-    cancellation = Cancellation.current.get() if cancellable else None
-    if cancellation is not None:
-        cancellation._follow(this.cancel)  # noqa: SLF001
+    following = Cancellation.following(this.cancel) if cancellable else contextlib.nullcontext()
     try:
-        return this.outcome.result()  # type: ignore[no-any-return]
+        with following:
+            return this.outcome.result()  # type: ignore[no-any-return]
     except BaseException:
         if not this.outcome.done():
             this.cancel()
@@ -110,4 +83,4 @@ def start(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
     Raises:
         RuntimeError: No thread can be started, since the interpreter exits.
     """
-    threading.Thread(target=_Run(function), name="sandkernel-modal-call", daemon=True).start()
+    threading.Thread(target=_Run(function), name="sandkernel-call", daemon=True).start()
