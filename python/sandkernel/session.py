@@ -423,6 +423,13 @@ class Session:
         """`restart`, awaited."""
         await self._session.arestart()
 
+    def disconnect(self) -> None:
+        """Gives the connection up, for who knows otherwise that the gateway is gone. Waits for nothing.
+
+        An execution under way ends with `ConnectionLost`. A later one connects anew.
+        """
+        self._session.disconnect()
+
     def close(self) -> None:
         """Closes the connection, and deletes the kernel if it was created here. A second call does nothing.
 

@@ -237,6 +237,10 @@ fn refused(target: &Target, error: WebSocketError) -> Error {
                 execution: None,
             },
         },
+        WebSocketError::Protocol(error @ ProtocolError::HandshakeIncomplete) => Error::ConnectionLost {
+            reason: format!("the websocket to {} did not open: {error}", target.way()),
+            execution: None,
+        },
         WebSocketError::Protocol(error) => Error::Protocol(format!(
             "{} does not speak the websocket protocol: {error}; is it a Jupyter gateway?",
             host(&target.url)

@@ -222,6 +222,11 @@ impl Session {
         await_in_loop(py, async move { session.restart().await }, |py, ()| Ok(py.None()))
     }
 
+    fn disconnect(&self) -> PyResult<()> {
+        self.session()?.disconnect();
+        Ok(())
+    }
+
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let session = self.session()?;
         wait(py, async {

@@ -21,6 +21,8 @@ use crate::{Error, Result};
 /// How long a caller whose time is over waits for a gateway that does not even take the interrupt.
 const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 
+const GATEWAY_GONE: &str = "the gateway is gone";
+
 /// An execution that is being asked of the kernel.
 pub(super) struct Asked {
     code: String,
@@ -43,6 +45,7 @@ enum Interruption {
     Cancelled,
     TimedOut(Duration),
     RestartAsked(oneshot::Sender<Result<()>>),
+    Disconnected,
     CloseAsked(CloseAsked),
 }
 
@@ -235,6 +238,11 @@ impl Worker {
                 let reason = "it was restarted on request".to_owned();
                 Ok(Err(Error::KernelDied { reason, execution: Some(Box::new(asked.finish())) }))
             }
+            Interruption::Disconnected => {
+                self.disconnect();
+                let execution = was_sent.then(|| Box::new(asked.finish()));
+                Ok(Err(Error::ConnectionLost { reason: GATEWAY_GONE.to_owned(), execution }))
+            }
             Interruption::CloseAsked(close) => {
                 self.ending = was_sent.then(|| Ending::unattended(asked));
                 Err(close)
@@ -258,6 +266,10 @@ impl Worker {
                 Control::Restart(done) => {
                     self.restart(done).await;
                     Some(Stopped::Restarted)
+                }
+                Control::Disconnect => {
+                    self.disconnect();
+                    Some(Stopped::Failed(GATEWAY_GONE.to_owned()))
                 }
                 Control::Close(closer) => {
                     self.ending = Some(ending);
@@ -303,6 +315,7 @@ async fn interruption(
         timeout = timed_out => Interruption::TimedOut(timeout),
         control = controls.next() => match control {
             Control::Restart(done) => Interruption::RestartAsked(done),
+            Control::Disconnect => Interruption::Disconnected,
             Control::Close(closer) => Interruption::CloseAsked(CloseAsked(closer)),
         },
     }

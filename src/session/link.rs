@@ -45,6 +45,8 @@ pub(super) struct Link {
     counts: Counts,
     /// Since when the connection is lost, where it may come back, and why.
     lost: Option<(Instant, String)>,
+    /// Whether the gateway could not be reached for as long as it is waited for.
+    hopeless: bool,
     /// The kernel's own session id: another process has another one.
     kernel_session: Option<String>,
     /// Whether something was sent to the kernel since its state was last found lost.
@@ -62,6 +64,7 @@ impl Link {
             messages_sent: 0,
             counts: Counts::default(),
             lost: None,
+            hopeless: false,
             kernel_session: None,
             has_state: false,
             replaced: false,
@@ -72,19 +75,34 @@ impl Link {
     /// that the gateway has no more, because it died too often or the gateway itself was restarted, is replaced.
     pub(super) async fn connect(&mut self) -> Result<Subprotocol> {
         self.counts.confirm();
-        if let Some(connection) = &self.connection {
-            return Ok(connection.subprotocol());
-        }
-        match self.open().await {
-            Err(Error::KernelNotFound { .. }) if self.shared.owned => {
-                self.create_another_kernel().await?;
-                self.open().await?;
-            }
-            outcome => {
-                outcome?;
+        let began = Instant::now();
+        let limit = self.shared.config.reconnect_timeout;
+        let mut pause = FIRST_PAUSE;
+        while self.connection.is_none() {
+            match self.open().await {
+                Ok(_) => {}
+                Err(Error::KernelNotFound { .. }) if self.shared.owned => {
+                    self.create_another_kernel().await?;
+                    self.open().await?;
+                }
+                // Nothing was asked of the kernel yet, so that it may as well be asked a moment later. Where that was
+                // in vain before, it is not waited for again.
+                Err(Error::ConnectionLost { .. }) if !self.hopeless && began.elapsed() + pause < limit => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => {
+                    self.hopeless = true;
+                    return Err(error);
+                }
             }
         }
         self.connection.as_ref().map(Connection::subprotocol).ok_or(Error::Closed)
+    }
+
+    /// Gives the connection up, since the gateway is gone.
+    pub(super) fn disconnect(&mut self) {
+        (self.connection, self.lost, self.hopeless) = (None, None, true);
     }
 
     /// Opens the websocket. Whether the session goes on where it was.
@@ -122,8 +140,7 @@ impl Link {
                 false
             }
         };
-        self.lost = None;
-        self.replaced = false;
+        (self.lost, self.hopeless, self.replaced) = (None, false, false);
         self.connection = Some(connection);
         Ok(resumed)
     }
@@ -238,7 +255,7 @@ impl Link {
                 Err(_) => "there was no answer".to_owned(),
             };
             if Instant::now() + pause >= since + limit {
-                self.lost = None;
+                (self.lost, self.hopeless) = (None, true);
                 return Err(Gone::Lost(format!(
                     "{reason}; it did not come back within {}: {failure}",
                     Seconds(limit)

@@ -165,6 +165,13 @@ impl Session {
         receiver.await.map_err(|_| Error::Closed)?
     }
 
+    /// Gives the connection up, for who knows otherwise that the gateway is gone: what is under way ends with
+    /// [`Error::ConnectionLost`] and what had arrived of it.
+    pub fn disconnect(&self) {
+        // A session that has ended has no connection.
+        let _ = self.controls.send(Control::Disconnect);
+    }
+
     /// Closes the connection, ends what is under way with [`Error::Closed`], and deletes the kernel if it was
     /// created here. A second call does nothing.
     pub async fn close(&self) {

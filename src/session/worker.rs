@@ -32,6 +32,8 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) enum Control {
     Restart(oneshot::Sender<Result<()>>),
+    /// The gateway is gone.
+    Disconnect,
     /// Whom to tell is not there where the last handle of the session is gone.
     Close(Option<oneshot::Sender<()>>),
 }
@@ -96,6 +98,7 @@ impl Worker {
                 biased;
                 control = self.controls.next() => match control {
                     Control::Restart(done) => self.restart(done).await,
+                    Control::Disconnect => self.disconnect(),
                     Control::Close(done) => return CloseAsked(done),
                 },
                 Some(job) = self.jobs.recv() => {
@@ -106,6 +109,12 @@ impl Worker {
                 () = idle(&mut self.ending, &mut self.link) => {}
             }
         }
+    }
+
+    /// Waits for nothing of the gateway any more.
+    pub(super) fn disconnect(&mut self) {
+        self.ending = None;
+        self.link.disconnect();
     }
 
     /// Restarts the kernel on request.

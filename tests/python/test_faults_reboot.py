@@ -279,7 +279,8 @@ def test_it_takes_a_function() -> None:
 
 def test_a_new_kernel_once_the_gateway_is_back() -> None:
     with running_gateway() as gateway:
-        executor = GatewayExecutor(url=gateway.url, token=gateway.token, timeout=60, auto_reboot=True)
+        options = {"url": gateway.url, "token": gateway.token, "session_options": AT_ONCE}
+        executor = GatewayExecutor(timeout=60, auto_reboot=True, **options)
         provide(executor)
     with pytest.raises(SandboxGone, match="The gateway or its kernel is gone"):
         executor("1")
@@ -332,7 +333,7 @@ async def test_a_cancelled_reboot_on_modal(cloud: LocalModal) -> None:
         await asyncio.to_thread(executor.sandbox.terminate)
         with pytest.raises(SandboxGone):
             await executor.arun("1")
-        cloud.faults.create_takes(60, times=1)
+        cloud.faults.create_takes(1, times=1)
         task = asyncio.create_task(executor.arun("1"))
         await asyncio.to_thread(
             until, lambda: [call.method for call in cloud.calls].count("SandboxCreateV2") == 2

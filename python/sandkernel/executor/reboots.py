@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandkernel import Session
@@ -11,6 +13,7 @@ from sandkernel.exceptions import (
     BootError,
     ClosedError,
     ConnectionLost,
+    ForkError,
     GatewayError,
     KernelNotFoundError,
     ProtocolError,
@@ -150,6 +153,10 @@ class Reboots:
                 self._require_open()
                 self.sandbox, self.session, self._gone = sandbox, session, None
                 self._on_session(sandbox, session)
+            watch = getattr(sandbox, "watch", None)
+            if watch is not None:
+                # What is under way need not wait until the connection is found not to come back.
+                watch(_disconnecting(session))
         except BaseException:
             self._end(sandbox, session)
             raise
@@ -204,3 +211,16 @@ class Reboots:
         if not reason:
             return None
         return SandboxGone(f"The gateway or its kernel is gone, with all state: {reason}", execution)
+
+
+def _disconnecting(session: Session) -> Callable[[], None]:
+    # The watch must not keep the session open.
+    reference = weakref.ref(session)
+
+    def disconnect() -> None:
+        session = reference()
+        if session is not None:
+            with suppress(ForkError):
+                session.disconnect()
+
+    return disconnect

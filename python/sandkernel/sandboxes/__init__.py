@@ -26,5 +26,6 @@ class Sandbox(Protocol):
 
     # What a sandbox may have besides:
     #   install(requirements)    installs packages where its kernels find them;
+    #   watch(on_end)            has a function called, in whichever thread, when it has ended;
     #   verdict(execution)       an error that says that it has ended by itself, or `None`: asked when its
     #                            connection broke.

@@ -150,6 +150,10 @@ class LocalSandbox:
         if missing:
             installer.install(missing, self._environment, self._variables, self._install_timeout)
 
+    def watch(self, on_end: Callable[[], object]) -> None:
+        """Have a function called, in a thread, when the gateway's process has ended."""
+        self._process.watch(on_end)
+
     def verdict(self, execution: Execution | None = None) -> SandboxGone | None:
         """Find out whether the gateway's process has ended by itself, after its connection broke.
 

@@ -19,7 +19,7 @@ from sandkernel.gateway.program import program
 from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["MARKER", "GatewayProcess"]
 
@@ -140,6 +140,17 @@ class GatewayProcess:
         if self._popen is None or self._terminated or os.getpid() != self._owner:
             return None
         return self._popen.poll()
+
+    def watch(self, on_end: Callable[[], object]) -> None:
+        """Have a function called, in a thread, when the process ends."""
+        popen = self._popen
+
+        def wait() -> None:
+            if popen is not None:
+                popen.wait()
+                on_end()
+
+        threading.Thread(target=wait, name="sandkernel-watch", daemon=True).start()
 
     def output(self) -> str:
         """The last output of the gateway and of what its kernels wrote past their streams: at most 64 KiB."""

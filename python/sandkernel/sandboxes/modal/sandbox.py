@@ -194,6 +194,16 @@ class ModalSandbox:
         self._report.finished("gateway")
         return session
 
+    def watch(self, on_end: Callable[[], object]) -> None:
+        """Have a function called, in a thread, when Modal says that the sandbox has ended."""
+        sandbox = self.sandbox
+
+        async def wait() -> None:
+            await boot.ask_end(sandbox)
+            on_end()
+
+        runner.start(wait)
+
     def verdict(self, execution: Any = None) -> SandboxGone | None:  # noqa: ANN401 an Execution
         """Ask Modal whether the sandbox has ended, after its connection broke: for some seconds.
 
