@@ -31,6 +31,6 @@ class SharedSandbox:
         """Do nothing: whoever connects to the gateway creates the kernel, and deletes it."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 what the sandbox has
-        if name not in {"install", "verdict", "watch"}:
+        if name not in {"install", "verdict"}:
             raise AttributeError(name)
         return getattr(self._sandbox, name)
