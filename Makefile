@@ -56,7 +56,7 @@ test-rust: $(VENV)/.dependencies ## Test the Rust core, without Python in it, ag
 
 .PHONY: test-python
 test-python: build ## Test the Python package against real gateways
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 .PHONY: test
 test: lint test-rust test-python ## Lint, Rust tests, Python tests

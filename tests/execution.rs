@@ -303,3 +303,22 @@ proptest! {
         prop_assert_eq!(kept.error.is_some(), whole.error.is_some());
     }
 }
+
+#[test]
+fn what_is_cleared_is_kept_and_not_on_the_screen() {
+    let stream = |text: &str| iopub("stream", &json!({"name": "stdout", "text": text}));
+    let display = |text: &str| iopub("display_data", &json!({"data": {"text/plain": text}, "metadata": {}}));
+    let clear = |wait: bool| iopub("clear_output", &json!({"wait": wait}));
+    let told = execution(&[stream("old"), display("gone"), clear(false), stream("new"), display("left")]);
+    assert_eq!((told.logs().as_str(), told.screen().as_str()), ("oldnew", "new"));
+    assert_eq!((told.results.len(), told.cleared.results), (2, 1));
+    // Waiting, it is the next output that clears: without one, nothing is cleared.
+    let waiting = execution(&[stream("stays"), clear(true)]);
+    assert_eq!(waiting.screen(), "stays");
+    let waited = execution(&[stream("0"), clear(true), stream("1"), clear(true), stream("2")]);
+    assert_eq!((waited.logs().as_str(), waited.screen().as_str()), ("012", "2"));
+    // Where the middle is not kept, what is left of it after the clearing is counted.
+    let limits = Limits { output_bytes: 8, ..Limits::default() };
+    let (cut, _) = folded(limits, &[stream("abcd"), stream("efghij"), clear(false), stream("klmnop")]);
+    assert_eq!(cut.screen(), "\n[… 2 bytes left out …]\nmnop");
+}

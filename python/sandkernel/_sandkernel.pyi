@@ -80,8 +80,16 @@ class Execution:
         """What was written to both, in order of arrival."""
 
     @property
+    def screen(self) -> str:
+        """What of `logs` came after the code last cleared its output (`clear_output`): all, if it never did."""
+
+    @property
     def results(self) -> list[Result]:
         """The value of the last expression and what was displayed, in order of arrival."""
+
+    @property
+    def cleared_results(self) -> int:
+        """How many of `results`, the first ones, were displayed before the code last cleared its output."""
 
     @property
     def text(self) -> str | None:
@@ -110,6 +118,9 @@ class Execution:
     @property
     def omitted_results(self) -> int:
         """How many results, or updates of one, were left out or cut."""
+
+    def _repr_mimebundle_(self, **_options: object) -> dict[str, str]:
+        """Return what a notebook shows: output, results and error as text, and pictures that can't run."""
 
 @final
 class Result:

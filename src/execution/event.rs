@@ -23,7 +23,7 @@ pub enum Event<'a> {
     UpdatedResult(&'a DisplayItem),
     /// The code raised, or was not run.
     Error(&'a ExecutionError),
-    /// What was displayed so far is to be cleared. Nothing is taken out of the execution.
+    /// What was displayed so far is to be cleared. Nothing is taken out of the execution, which says how much it is.
     ClearOutput {
         /// Whether only when the next output arrives.
         wait: bool,

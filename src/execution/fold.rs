@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::display::{DisplayItem, DisplayKind};
 use super::event::Event;
 use super::failure::ExecutionError;
-use super::outcome::{Execution, Omitted};
+use super::outcome::{Cleared, Execution, Omitted};
 use super::transcript::Transcript;
 use crate::protocol::{
     ChannelName, Content, Display, ErrorContent, ExecutionState, Message, ReplyStatus, StreamName,
@@ -50,6 +50,11 @@ pub struct Fold {
     status: Option<ReplyStatus>,
     is_idle: bool,
     omitted: Omitted,
+    /// Bytes of both streams, those included that were not kept.
+    written_bytes: u64,
+    cleared: Cleared,
+    /// Whether the next output clears what came before it.
+    clears_with_next: bool,
 }
 
 impl Fold {
@@ -67,6 +72,9 @@ impl Fold {
             status: None,
             is_idle: false,
             omitted: Omitted::default(),
+            written_bytes: 0,
+            cleared: Cleared::default(),
+            clears_with_next: false,
         }
     }
 
@@ -118,26 +126,37 @@ impl Fold {
             status: self.status,
             duration,
             omitted,
+            cleared: self.cleared,
         }
     }
 
     fn push_output(&mut self, message: &Message, content: Content<'_>, observe: &mut dyn FnMut(Event<'_>)) {
         match content {
             Content::Stream { name, text } => {
+                self.clear_if_due();
+                self.written_bytes = self.written_bytes.saturating_add(text.len() as u64);
                 observe(Event::Output { stream: name, text: &text });
                 self.transcript.push(name, &text);
             }
             Content::DisplayData(display) => {
+                self.clear_if_due();
                 self.push_item(DisplayKind::DisplayData, display, message, observe);
             }
             Content::ExecuteResult { display, execution_count } => {
+                self.clear_if_due();
                 self.execution_count = self.execution_count.or(execution_count);
                 self.push_item(DisplayKind::ExecuteResult, display, message, observe);
             }
             Content::UpdateDisplayData(display) => self.update_items(display, message, observe),
             Content::Error(error) => self.push_error(error, observe),
             Content::Status { execution_state: ExecutionState::Idle } => self.is_idle = true,
-            Content::ClearOutput { wait } => observe(Event::ClearOutput { wait }),
+            Content::ClearOutput { wait } => {
+                observe(Event::ClearOutput { wait });
+                self.clears_with_next = true;
+                if !wait {
+                    self.clear_if_due();
+                }
+            }
             Content::ExecuteInput { execution_count } => {
                 self.execution_count = self.execution_count.or(execution_count);
             }
@@ -145,6 +164,12 @@ impl Fold {
             | Content::ExecuteReply { .. }
             | Content::InputRequest { .. }
             | Content::Other => {}
+        }
+    }
+
+    fn clear_if_due(&mut self) {
+        if mem::take(&mut self.clears_with_next) {
+            self.cleared = Cleared { output_bytes: self.written_bytes, results: self.results.len() };
         }
     }
 

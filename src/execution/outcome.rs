@@ -29,6 +29,17 @@ pub struct Execution {
     pub complete: bool,
     /// What was not kept.
     pub omitted: Omitted,
+    /// What came before the code last cleared its output. It is all kept.
+    pub cleared: Cleared,
+}
+
+/// How much came before the code last cleared its output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Bytes of both streams together, those included that were not kept.
+    pub output_bytes: u64,
+    /// The first so many of the results.
+    pub results: usize,
 }
 
 /// What was not kept of an execution, for its size.
@@ -77,6 +88,30 @@ impl Execution {
     #[must_use]
     pub fn logs(&self) -> String {
         self.joined(None)
+    }
+
+    /// What of it came after the code last cleared its output.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        let mut hidden = self.cleared.output_bytes;
+        let mut shown = String::new();
+        for piece in self.pieces() {
+            match piece {
+                Piece::Text { text, .. } => {
+                    let start = usize::try_from(hidden).unwrap_or(usize::MAX).min(text.len());
+                    hidden -= start as u64;
+                    shown.push_str(text.get(start..).unwrap_or_default());
+                }
+                Piece::Omitted { stdout, stderr } => {
+                    let bytes = stdout.saturating_add(stderr);
+                    if bytes > hidden {
+                        shown.push_str(&omission(bytes - hidden));
+                    }
+                    hidden = hidden.saturating_sub(bytes);
+                }
+            }
+        }
+        shown
     }
 
     /// What was written, piece by piece in order of arrival, without a copy.

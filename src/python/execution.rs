@@ -38,6 +38,16 @@ impl Execution {
     }
 
     #[getter]
+    fn screen(&self) -> String {
+        self.inner.screen()
+    }
+
+    #[getter]
+    fn cleared_results(&self) -> usize {
+        self.inner.cleared.results
+    }
+
+    #[getter]
     fn results(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let results = self.results.get_or_try_init(py, || {
             let results: Vec<_> = self.inner.results.iter().cloned().map(Result::from).collect();
@@ -83,6 +93,14 @@ impl Execution {
     fn text(&self) -> Option<&str> {
         let main = |item: &&DisplayItem| item.kind == DisplayKind::ExecuteResult;
         self.inner.results.iter().rfind(main)?.data.get("text/plain").map(MimeValue::as_str)
+    }
+
+    #[pyo3(signature = (**_options))]
+    fn _repr_mimebundle_<'py>(
+        slf: &Bound<'py, Self>,
+        _options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("sandkernel.notebook")?.call_method1("mime_bundle", (slf,))
     }
 
     fn __repr__(&self) -> String {

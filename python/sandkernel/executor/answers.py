@@ -180,7 +180,8 @@ def output(execution: Execution, limits: PayloadLimits) -> Any:  # noqa: ANN401 
     if expressions:
         image = _image(expressions[-1], limits)
         return expressions[-1].text if image is None else image
-    images = (_image(result, limits) for result in reversed(execution.results))
+    left = execution.results[execution.cleared_results :]
+    images = (_image(result, limits) for result in reversed(left))
     return next((image for image in images if image is not None), None)
 
 

@@ -49,16 +49,18 @@ def shorten(text: str, limit: int) -> str:
 def observation(execution: Execution, limit: int) -> str:
     """Return the output of an execution as the model is to see it.
 
-    Carriage returns are folded. What was displayed as text follows what was printed.
+    Carriage returns are folded, and what the code cleared is left out. What was displayed as text follows
+    what was printed.
 
     Args:
         execution: The execution.
         limit: The characters that are kept.
     """
-    text = shorten(fold(execution.logs), limit)
+    text = shorten(fold(execution.screen), limit)
     if execution.omitted_output_bytes:
         text += f"\n[... {execution.omitted_output_bytes:,} bytes of output were not kept ...]"
-    displayed = [result.text for result in execution.results if result.kind == "display_data" and result.text]
+    left = execution.results[execution.cleared_results :]
+    displayed = [result.text for result in left if result.kind == "display_data" and result.text]
     if displayed:
         separator = "\n" if text and not text.endswith("\n") else ""
         text += separator + shorten("\n".join(displayed), limit) + "\n"
