@@ -81,7 +81,7 @@ class Execution:
 
     @property
     def screen(self) -> str:
-        """What of `logs` came after the code last cleared its output (`clear_output`): all, if it never did."""
+        """What of `logs` came after the code last cleared its output (`clear_output`)."""
 
     @property
     def results(self) -> list[Result]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import PIL.Image
 import pytest
+from smolagents import FinalAnswerTool
 
 if TYPE_CHECKING:
     from sandkernel import LocalExecutor
@@ -59,3 +60,51 @@ def test_progress_bars_are_folded_as_a_terminal_does(executor: LocalExecutor) ->
     output = executor(code + "print('\\rend\\nnext\\r\\nabc\\rX')")
     assert output.logs == "end% of it\nnext\nXbc\n"
     assert executor.last_execution.stdout.count("%") == 500
+
+
+CLEARED = """
+from IPython.display import clear_output
+print('old')
+display('gone')
+clear_output()
+for step in range(3):
+    clear_output(wait=True)
+    print('step', step)
+"""
+
+
+def test_the_model_is_not_shown_what_the_code_cleared_and_nothing_of_it_is_lost(
+    executor: LocalExecutor,
+) -> None:
+    assert executor(CLEARED).logs == "step 2\n"
+    execution = executor.last_execution
+    assert execution.screen == "step 2\n"
+    assert execution.logs == "old\nstep 0\nstep 1\nstep 2\n"
+    assert [result.text for result in execution.results] == ["'gone'"]
+    assert execution.cleared_results == 1
+
+
+def test_a_final_answer_stands_where_the_output_is_cleared(executor: LocalExecutor) -> None:
+    executor.send_tools({"final_answer": FinalAnswerTool()})
+    code = "try:\n    final_answer(42)\nexcept BaseException:\n    clear_output()\n    print('cleared')"
+    result = executor(code)
+    assert (result.output, result.is_final_answer, result.logs) == (42, True, "cleared\n")
+
+
+def test_an_execution_shows_itself_in_a_notebook_and_runs_nothing_there(executor: LocalExecutor) -> None:
+    executor(
+        "from IPython.display import HTML\nfrom PIL import Image\nprint('<b>printed</b>')\n"
+        "display(HTML('<script>alert(1)</script>'))\ndisplay(Image.new('RGB', (2, 2)))\n6 * 7"
+    )
+    bundle = executor.last_execution._repr_mimebundle_(include=None, exclude=None)
+    assert bundle["text/plain"].startswith("<b>printed</b>\n")
+    assert "42" in bundle["text/plain"]
+    page = bundle["text/html"]
+    assert "<script" not in page
+    assert "<pre>&lt;b&gt;printed&lt;/b&gt;\n</pre>" in page
+    assert '<img src="data:image/png;base64,' in page
+
+
+def test_a_picture_that_is_no_base64_stays_out_of_the_page(executor: LocalExecutor) -> None:
+    executor("display({'image/png': '\"><script>alert(1)</script>', 'text/plain': 'text'}, raw=True)")
+    assert "<script" not in executor.last_execution._repr_mimebundle_()["text/html"]
