@@ -28,7 +28,7 @@ pub(super) struct ExecutionStream {
 /// What one step of the iteration comes to.
 enum Step {
     Event(StreamEvent),
-    End(Option<crate::execution::Execution>),
+    End(Option<Box<crate::execution::Execution>>),
 }
 
 impl ExecutionStream {
@@ -62,7 +62,7 @@ async fn step(running: Arc<Mutex<Running>>, ended: bool) -> crate::Result<Step> 
     let mut running = running.lock().await;
     match running.next_event().await {
         Some(event) => Ok(Step::Event(event)),
-        None => running.finish().await.map(|execution| Step::End(Some(execution))),
+        None => running.finish().await.map(|execution| Step::End(Some(Box::new(execution)))),
     }
 }
 
@@ -86,7 +86,7 @@ impl ExecutionStream {
         match wait(py, step(self.running()?, self.execution.get().is_some()))? {
             Step::Event(happened) => event(py, happened, self.replier.as_ref()),
             Step::End(execution) => {
-                execution.map_or(Ok(()), |execution| self.keep(py, execution))?;
+                execution.map_or(Ok(()), |execution| self.keep(py, *execution))?;
                 Err(PyStopIteration::new_err(()))
             }
         }
@@ -103,7 +103,7 @@ impl ExecutionStream {
         await_in_loop(slf.py(), stepping, move |py, step| match step {
             Step::Event(happened) => event(py, happened, this.get().replier.as_ref()),
             Step::End(execution) => {
-                execution.map_or(Ok(()), |execution| this.get().keep(py, execution))?;
+                execution.map_or(Ok(()), |execution| this.get().keep(py, *execution))?;
                 Err(PyStopAsyncIteration::new_err(()))
             }
         })

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,12 +36,16 @@ MESSAGE_LINES = 3
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
+# uv asks `sysconfig`, which up to Python 3.12 shows a second thread what the first has not filled in yet.
+_finding_uv = threading.Lock()
+
+
 def find_uv() -> str | None:
     """The path of uv: that of the installed package, otherwise the one on the PATH."""
     if importlib.util.find_spec("uv") is not None:
         import uv  # noqa: PLC0415 optional
 
-        with contextlib.suppress(FileNotFoundError):
+        with _finding_uv, contextlib.suppress(FileNotFoundError):
             return os.fspath(uv.find_uv_bin())
     return shutil.which("uv")
 
