@@ -176,14 +176,13 @@ impl Link {
     /// Sends a frame; where the connection is lost and may come back, it is sent then.
     pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Gone> {
         self.has_state = true;
-        let sent = match &mut self.connection {
-            Some(connection) => {
-                self.counts.sends(&frame);
-                connection.send(frame).await
-            }
-            None => Err("it is not open".to_owned()),
-        };
-        sent.or_else(|reason| self.note_lost(reason))
+        self.counts.sends(&frame);
+        match &mut self.connection {
+            Some(connection) => connection.send(frame).await.or_else(|reason| self.note_lost(reason)),
+            // It is being taken up, and then what the gateway has not received is sent again: this, too.
+            None if self.lost.is_some() => Ok(()),
+            None => Err(Gone::Lost("it is not open".to_owned())),
+        }
     }
 
     /// The next message of the kernel; without a connection there never is one. May be dropped and called again.

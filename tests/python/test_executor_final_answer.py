@@ -99,7 +99,7 @@ def test_code_after_the_answer_does_not_run(executor: LocalExecutor) -> None:
         decimal.Decimal("1.10"),
         pathlib.PurePosixPath("/tmp/x"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_arrive_as_they_were(executor: LocalExecutor, value: Any) -> None:
     imports = (
