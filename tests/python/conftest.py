@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from smolagents import FinalAnswerTool
 
 from executor_support import executor
 from modal_support import cloud, local_modal
@@ -63,6 +64,16 @@ def threads_beside(known: set[threading.Thread]) -> set[threading.Thread]:
 def base_directory_of_pytest(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Have pytest choose it now, not inside the directory of the first test that asks for one."""
     tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(autouse=True)
+def final_answers_as_smolagents_made_them() -> Iterator[None]:
+    """Undo what smolagents' own remote executors do to its method, for the rest of the process."""
+    attributes = vars(FinalAnswerTool.forward)
+    before = dict(attributes)
+    yield
+    attributes.clear()
+    attributes.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -215,10 +215,14 @@ class Provision:
     def _install(self, requirements: list[str]) -> Plan[None]:
         """Have the sandbox install requirements, or otherwise the kernel, into its own environment."""
         install = getattr(self._sandbox, "install", None)
-        if install is not None:
+        if install is None:
+            yield from self.install_inside(requirements)
+        else:
             yield Work(lambda: install(requirements))
             yield from self.run("__import__('importlib').invalidate_caches()")
-            return
+
+    def install_inside(self, requirements: list[str]) -> Plan[None]:
+        """Have the kernel itself install requirements, into its own environment."""
         code = f"__import__('_sandkernel').install({requirements!r})"
         execution = yield from self.run(code, INSTALL_TIMEOUT)
         if execution.error is not None:

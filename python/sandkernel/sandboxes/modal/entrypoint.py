@@ -17,7 +17,7 @@ FIND_PYTHON = (
     'echo "sandkernel: the image has no python" >&2; exit 127'
 )
 
-# Modal allows 65,536 bytes for all arguments together: compressed, we need a fifth of it. What lies in the
+# Modal allows 65,536 bytes for all arguments together: compressed, we need a third of it. What lies in the
 # working directory of the image must not stand in for modules of the standard library.
 LOAD = (
     "import sys; sys.path[0] or sys.path.pop(0); import base64, zlib; "
