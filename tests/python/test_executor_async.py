@@ -74,9 +74,10 @@ async def test_events_come_as_they_happen(executor: LocalExecutor) -> None:
         "import time\nprint('one', flush=True)\ntime.sleep(0.5)\nprint('two')\n'value'"
     ):
         seen.append((event, time.monotonic() - began))  # noqa: PERF401 for its type
-    texts = [event.text for event, _ in seen[:-1]]
-    assert texts == ["one\n", "two\n", "'value'"]
-    assert seen[1][1] - seen[0][1] > 0.3
+    # The kernel may send the end of a line by itself.
+    assert "".join(event.text for event, _ in seen[:-1]) == "one\ntwo\n'value'"
+    two = next(at for event, at in seen if "two" in event.text)
+    assert two - seen[0][1] > 0.3
     assert seen[-1][0].output == "'value'"
     assert executor.last_execution.stdout == "one\ntwo\n"
 
@@ -86,7 +87,7 @@ async def test_a_streamed_answer_is_the_output(executor: LocalExecutor) -> None:
     events: list[Any] = [event async for event in executor.astream("print('a')\nfinal_answer((1,))")]
     assert events[-1].is_final_answer
     assert events[-1].output == (1,)
-    assert [event.text for event in events if hasattr(event, "stream")] == ["a\n"]
+    assert "".join(event.text for event in events if hasattr(event, "stream")) == "a\n"
 
 
 async def test_a_streamed_error_is_raised(executor: LocalExecutor) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sandkernel.testing import LocalModal
 
-SLEEPS = "print('begun', flush=True)\nimport time\ntime.sleep(60)"
+SLEEPS = "print('begun\\n', end='', flush=True)\nimport time\ntime.sleep(60)"
 # So that the tests need not wait for a gateway that does not come back.
 AT_ONCE = {"reconnect_timeout": 0.2}
 
@@ -134,7 +134,7 @@ async def test_in_an_event_loop(rebooting: LocalExecutor) -> None:
         async for event in rebooting.astream(SLEEPS):
             seen.append(event.text)
             kill(rebooting)
-    assert seen == ["begun\n"]
+    assert "".join(seen) == "begun\n"
     # What had arrived is there, and no more was waited for than that the process has ended.
     assert raised.value.execution is not None
     assert raised.value.execution.stdout == "begun\n"

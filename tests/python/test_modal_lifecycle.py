@@ -150,6 +150,14 @@ def test_the_exit_of_the_interpreter(cloud: LocalModal) -> None:
     assert reasons(cloud) == ["terminated"]
 
 
+def test_the_exit_while_modal_is_asked_for_the_end(cloud: LocalModal) -> None:
+    """Nothing is under way in the SDK when it closes its connections: it would print that as an error."""
+    for method in ("SandboxWait", "SandboxWaitV2"):
+        cloud.faults.call_takes(method, 600)
+    assert finish(program(cloud, RUN.format(arguments="", rest=""))) == (0, "42\n", "")
+    assert reasons(cloud) == ["terminated"]
+
+
 def test_an_exception_that_ends_the_program(cloud: LocalModal) -> None:
     code, out, err = finish(program(cloud, RUN.format(arguments="", rest="1 / 0")))
     assert (code, out) == (1, "42\n")

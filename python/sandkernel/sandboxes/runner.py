@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import threading
 from concurrent.futures import Future
+
+# An alias of the other ones from Python 3.11 on.
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandkernel.sandboxes.cancellation import UNDO_SECONDS, Cancellation
@@ -13,13 +16,17 @@ from sandkernel.sandboxes.cancellation import UNDO_SECONDS, Cancellation
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["run", "start"]
+__all__ = ["Run", "run", "start"]
 
 T = TypeVar("T")
 
 
-class _Run:
-    """One coroutine, and the event loop that is made for it."""
+class Run:
+    """One coroutine, and the event loop that is made for it.
+
+    Attributes:
+        outcome: What the coroutine returned or raised.
+    """
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._function = function
@@ -34,12 +41,23 @@ class _Run:
         return await self._function()
 
     def __call__(self) -> None:
+        """Run it in this thread, to its end."""
         try:
             self.outcome.set_result(asyncio.run(self._main()))
         except BaseException as error:  # noqa: BLE001 the caller's
             self.outcome.set_exception(error)
+        finally:
+            self._begun.set()
+
+    def end(self, seconds: float) -> None:
+        """Cancel the coroutine, and wait for its end, so long at most."""
+        self.cancel()
+        # Not `result`: what went wrong while it was undone is not what the caller is told.
+        with contextlib.suppress(FutureTimeoutError):
+            self.outcome.exception(seconds)
 
     def cancel(self) -> None:
+        """Cancel the coroutine, without waiting for its end."""
         self._begun.wait()
         if self._loop is not None and self._task is not None:
             # It may have ended by now, and its loop been closed.
@@ -57,7 +75,7 @@ def run(function: Callable[[], Coroutine[Any, Any, T]], *, cancellable: bool = T
         function: Makes the coroutine.
         cancellable: Whether a `Cancellation` is heeded: not by what undoes things.
     """
-    this = _Run(function)
+    this = Run(function)
     try:
         threading.Thread(target=this, name="sandkernel-call", daemon=True).start()
     except RuntimeError:
@@ -70,17 +88,16 @@ def run(function: Callable[[], Coroutine[Any, Any, T]], *, cancellable: bool = T
             return this.outcome.result()  # type: ignore[no-any-return]
     except BaseException:
         if not this.outcome.done():
-            this.cancel()
-            # Not `result`: what went wrong while it was undone is not what the caller is told.
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                this.outcome.exception(UNDO_SECONDS)
+            this.end(UNDO_SECONDS)
         raise
 
 
-def start(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+def start(function: Callable[[], Coroutine[Any, Any, object]]) -> Run:
     """Run a coroutine in a thread of its own, without waiting; its errors are nobody's.
 
     Raises:
         RuntimeError: No thread can be started, since the interpreter exits.
     """
-    threading.Thread(target=_Run(function), name="sandkernel-call", daemon=True).start()
+    this = Run(function)
+    threading.Thread(target=this, name="sandkernel-call", daemon=True).start()
+    return this

@@ -16,11 +16,13 @@ from sandkernel.sandboxes import runner
 from sandkernel.sandboxes.modal import sdk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from types import FrameType
 
 __all__ = ["Lifeline", "watch_for_termination"]
 
 TERMINATE_SECONDS = 15.0
+UNWATCH_SECONDS = 5.0
 log = logging.getLogger("sandkernel")
 
 
@@ -37,6 +39,7 @@ class Lifeline:
         self._idle_timeout = idle_timeout
         self._owner = os.getpid()
         self._lock = threading.Lock()
+        self._watch: runner.Run | None = None
         self.ended = False
         self.detached = False
         _alive.add(self)
@@ -62,10 +65,15 @@ class Lifeline:
             what = "was terminated" if self.ended else "is detached"
             raise ClosedError(f"the sandbox {what}: make a new one, or reattach with from_id")
 
+    def watch(self, wait: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run what waits for its end, until there is nothing to wait for any more."""
+        self._watch = runner.start(wait)
+
     async def end(self) -> None:
         """Terminate it; a failure is logged, and tried again at the exit of the interpreter."""
         if not self.owned:
             return
+        self._stop_watching()
         try:
             await sdk.call(self.sandbox.terminate.aio(), TERMINATE_SECONDS, "terminating a sandbox")
         except (SandkernelError, Exception) as error:  # noqa: BLE001 nobody could do more about it
@@ -79,6 +87,13 @@ class Lifeline:
         """Take note that it has ended."""
         self.ended = True
         _alive.discard(self)
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        # What is under way in the SDK when that closes its connections would be reported as an error.
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.end(UNWATCH_SECONDS)
 
     async def _let_go(self) -> None:
         # Closes the SDK's connections; releases before 1.4 have no such thing.
@@ -104,6 +119,7 @@ class Lifeline:
         """Leave it running."""
         self.detached = True
         _alive.discard(self)
+        self._stop_watching()
         runner.run(self._let_go, cancellable=False)
 
 

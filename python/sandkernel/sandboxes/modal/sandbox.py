@@ -202,7 +202,7 @@ class ModalSandbox:
             await boot.ask_end(sandbox)
             on_end()
 
-        runner.start(wait)
+        self._lifeline.watch(wait)
 
     def verdict(self, execution: Any = None) -> SandboxGone | None:  # noqa: ANN401 an Execution
         """Ask Modal whether the sandbox has ended, after its connection broke: for some seconds.
