@@ -127,13 +127,14 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.results / "latest.json"
     saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"sections": {}}
-    if not arguments.draw:
-        found = {name: measured(name, quick=arguments.quick) for name in SUBJECTS if name in arguments.only}
-        merged = {**saved["sections"], **found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for subject in () if arguments.draw else arguments.only:
+        merged = {**saved["sections"], subject: measured(subject, quick=arguments.quick)}
         saved = {
             "environment": machine(),
             "sections": {name: merged[name] for name in SUBJECTS if name in merged},
         }
+        # At once: what comes next may fail, and this took minutes.
         path.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     (arguments.results / "latest.md").write_text(markdown(saved), encoding="utf-8")
     draw(
