@@ -79,12 +79,17 @@ bench-rust: ## Measure the codec and the fold
 
 FUZZ_SECONDS ?= 60
 
+$(VENV)/.fuzz: pyproject.toml $(VENV)/.dependencies
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
+	touch $@
+
 .PHONY: fuzz
-fuzz: ## Fuzz the codec and the fold, FUZZ_SECONDS (60) each
+fuzz: build $(VENV)/.fuzz ## Fuzz the codec, the fold and what reads answers, FUZZ_SECONDS (60) each
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	for target in codec fold; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS); \
 	done
+	$(BIN)/python tests/python/fuzz_answers.py --seconds $(FUZZ_SECONDS)
 
 SOAK_SECONDS ?= 120
 

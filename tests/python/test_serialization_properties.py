@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from payloads import seeds
 from sandkernel import PayloadLimits
 from sandkernel.exceptions import PayloadError
 from sandkernel.serialization import Encoder, decode
@@ -137,27 +135,6 @@ plain = st.recursive(
 @given(plain)
 def test_what_is_encoded_is_decoded(value: Any) -> None:
     assert decode("safe", [json.dumps(Encoder().encode(value)).encode()]) == value
-
-
-def seeds() -> list[tuple[str, list[bytes]]]:
-    image = PIL.Image.linear_gradient("L").resize((40, 40))
-    values = [
-        {"a": [(1, {2}), 1j, b"xyz"], (1, 2): np.arange(4.0)},
-        [image, np.array(["a", "bc"]), {"__type__": "tuple"}],
-        {"text": "y" * 20_000, "array": np.arange(3000), "image": image.resize((130, 130))},
-    ]
-    found = []
-    for value in values:
-        found.append(("safe", [json.dumps(Encoder().encode(value)).encode()]))
-        encoder = Encoder(with_buffers=True, snapshot=True)
-        document = {"value": encoder.encode(value), "sizes": [len(buffer) for buffer in encoder.buffers]}
-        found.append(("buffers-1", [json.dumps(document).encode(), *encoder.buffers]))
-    for options in ({"format": "JPEG"}, {"format": "JPEG", "progressive": True}, {"format": "PNG"}):
-        file = io.BytesIO()
-        image.save(file, **options)
-        document = {"value": {"__type__": "buffer", "index": 0, "kind": "PIL.Image"}, "sizes": [file.tell()]}
-        found.append(("buffers-1", [json.dumps(document).encode(), file.getvalue()]))
-    return found
 
 
 PARTS = [
