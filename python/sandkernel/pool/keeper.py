@@ -1,8 +1,7 @@
-"""Executors whose sandboxes are booted ahead, and handed out in milliseconds."""
+"""What the threads of a pool do: boot, check, hand out, end."""
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import functools
@@ -13,21 +12,17 @@ import time
 import weakref
 from collections import deque
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sandkernel.exceptions import BootError, ClosedError, ConfigurationError, ForkError
+from sandkernel.exceptions import BootError, ClosedError, ForkError
 from sandkernel.sandboxes.cancellation import Cancellation
-from sandkernel.sandboxes.modal.lifeline import watch_for_termination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from sandkernel.executor import KernelExecutor
 
-__all__ = ["SandboxPool"]
+__all__ = ["Keeper"]
 
 E = TypeVar("E", bound="KernelExecutor")
 
@@ -38,120 +33,7 @@ CLOSE_SECONDS = 60.0
 REFILL_DELAY = 0.2
 
 
-class SandboxPool(Generic[E]):
-    """Keeps executors ready, and hands them out.
-
-    What it hands out is an ordinary executor, which belongs to whoever acquired it: its `cleanup()` ends its
-    sandbox and returns nothing to the pool, since code that is not trusted has run in it. In its place the
-    pool boots a new one. It is thread-safe, and starts to boot at once; close it with `close()`, or use it
-    as a context manager, sync or async.
-
-    Args:
-        size: How many executors are to be ready.
-        factory: Boots one, in a thread of the pool's; `ModalExecutor` by default, and for example
-            `lambda: ModalExecutor(["numpy"], gpu="T4", lifetime=3600)` or `LocalExecutor`.
-        maximum: How many may be alive at once, those that are booted and those that were handed out and not
-            cleaned up included; `None` for no bound.
-        minimum_lifetime: The seconds that must be left of a sandbox's lifetime when it is handed out; those
-            with less are replaced. At most half of the whole lifetime counts.
-        check_interval: The seconds between checks of those that are ready.
-
-    Raises:
-        ConfigurationError: `maximum` is smaller than `size`, or `size` than 1.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        factory: Callable[[], E] | None = None,
-        *,
-        maximum: int | None = None,
-        minimum_lifetime: float = 60.0,
-        check_interval: float = 10.0,
-    ) -> None:
-        if size < 1:
-            raise ConfigurationError(f"a pool has a size of 1 or more, not {size}")
-        if maximum is not None and maximum < size:
-            raise ConfigurationError(f"maximum is {maximum}, and size is {size}: it can't be smaller")
-        watch_for_termination()
-        if factory is None:
-            from sandkernel.executor import ModalExecutor  # noqa: PLC0415 it takes half a second
-
-            factory = ModalExecutor
-        self._keeper: _Keeper[Any] = _Keeper(size, factory, maximum, minimum_lifetime, check_interval)
-        self._finalizer = weakref.finalize(self, self._keeper.abandon)
-        self._finalizer.atexit = False
-        self._keeper.start()
-
-    def acquire(self, timeout: float | None = None) -> E:
-        """Take an executor; one that was found alive just now.
-
-        Args:
-            timeout: The seconds to wait for one, `None` for no limit.
-
-        Raises:
-            BootError: None was ready in time; or what the factory raised, where that is why.
-            ClosedError: The pool is closed.
-            ForkError: The pool belongs to the process that this one was forked off.
-        """
-        executor: E = self._keeper.acquire(timeout, threading.Event())
-        return executor
-
-    async def aacquire(self, timeout: float | None = None) -> E:
-        """Do what `acquire` does, without holding up the event loop."""
-        given_up = threading.Event()
-        loop = asyncio.get_running_loop()
-        acquiring = loop.run_in_executor(None, self._keeper.acquire, timeout, given_up)
-        try:
-            executor: E = await asyncio.shield(acquiring)
-        except asyncio.CancelledError:
-            self._keeper.give_up(given_up)
-            await asyncio.wait({acquiring})
-            if acquiring.exception() is None:
-                await asyncio.to_thread(acquiring.result().cleanup)
-            raise
-        return executor
-
-    @property
-    def ready(self) -> int:
-        """How many executors are ready."""
-        return len(self._keeper.ready)
-
-    @property
-    def alive(self) -> int:
-        """How many there are: booting, ready, and handed out."""
-        return self._keeper.alive
-
-    def close(self) -> None:
-        """End all sandboxes, also those that were handed out; a second call does nothing."""
-        self._keeper.close()
-        self._finalizer.detach()
-
-    async def aclose(self) -> None:
-        """Do what `close` does, without holding up the event loop."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"<SandboxPool {self.ready} of {self._keeper.size} ready, {self.alive} alive>"
-
-
-class _Keeper(Generic[E]):
+class Keeper(Generic[E]):
     """What the threads of a pool share; it does not know the pool, which can so be collected."""
 
     def __init__(
@@ -186,9 +68,11 @@ class _Keeper(Generic[E]):
 
     @property
     def alive(self) -> int:
+        """How many there are: booting, ready, handed out, being checked or ended."""
         return len(self.ready) + len(self._boots) + len(self._lent) + self._busy
 
     def start(self) -> None:
+        """Begin to boot."""
         atexit.register(self.close)
         self._thread(self._keep, "sandkernel-pool")
 
@@ -209,6 +93,7 @@ class _Keeper(Generic[E]):
     # Handing out
 
     def acquire(self, timeout: float | None, given_up: threading.Event) -> E:
+        """Hand one out that was found alive just now, unless it is given up meanwhile."""
         if os.getpid() != self._owner:
             raise ForkError("a pool can't be used in a forked child: make a new one there")
         end = None if timeout is None else time.monotonic() + timeout
@@ -253,6 +138,7 @@ class _Keeper(Generic[E]):
                 self._changed.notify_all()
 
     def give_up(self, given_up: threading.Event) -> None:
+        """Make an `acquire` in another thread end."""
         with self._changed:
             given_up.set()
             self._changed.notify_all()
@@ -366,6 +252,7 @@ class _Keeper(Generic[E]):
         threading.Thread(target=self.close, name="sandkernel-pool-end", daemon=True).start()
 
     def close(self) -> None:
+        """End all of them; in a forked child: nothing."""
         if os.getpid() != self._owner:
             return
         atexit.unregister(self.close)
