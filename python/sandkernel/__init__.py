@@ -9,9 +9,8 @@ Nothing is imported before it is used: `import sandkernel` is a matter of millis
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+# What type checkers take for true. `typing` is not imported for it: that alone takes longer than all of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sandkernel._sandkernel import (
         ClearOutput,
@@ -138,6 +137,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> object:
+    import importlib  # noqa: PLC0415 not needed before
+
     if name in _MODULE_OF:
         module = _MODULE_OF[name]
     elif name in __all__:
