@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::execution::Limits;
 
 /// How a session treats its kernel. The defaults suit an agent.
@@ -49,7 +51,7 @@ impl Default for SessionConfig {
 /// How one piece of code is run.
 // Each flag is apart from the others.
 #[allow(clippy::struct_excessive_bools)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// How long it may take; `None`: as long as it likes.
     pub timeout: Option<Duration>,
@@ -64,4 +66,6 @@ pub struct RunOptions {
     /// The [generation](crate::session::Session::generation) of the kernel's state that it is for: with another it
     /// is not run. `None`: it runs with any.
     pub generation: Option<u64>,
+    /// Binary attachments of the request, for code that looks for them.
+    pub buffers: Vec<Bytes>,
 }

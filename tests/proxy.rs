@@ -76,6 +76,7 @@ async fn with_the_proxies_of_the_environment() {
             observe: false,
             allow_stdin: false,
             generation: None,
+            buffers: Vec::new(),
         };
         let execution = session.run("print(6 * 7)".to_owned(), options).await?;
         session.close().await;

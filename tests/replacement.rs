@@ -18,6 +18,7 @@ const PLAIN: RunOptions = RunOptions {
     observe: false,
     allow_stdin: false,
     generation: None,
+    buffers: Vec::new(),
 };
 
 fn config() -> SessionConfig {

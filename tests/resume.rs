@@ -20,6 +20,7 @@ const OPTIONS: RunOptions = RunOptions {
     observe: false,
     allow_stdin: false,
     generation: None,
+    buffers: Vec::new(),
 };
 
 /// Output on both streams, something displayed and updated, a large message and an error; and how often it ran.

@@ -20,6 +20,7 @@ const PLAIN: RunOptions = RunOptions {
     observe: false,
     allow_stdin: false,
     generation: None,
+    buffers: Vec::new(),
 };
 
 /// One gateway serves every step: a boot takes a second.

@@ -20,6 +20,7 @@ const PLAIN: RunOptions = RunOptions {
     observe: false,
     allow_stdin: false,
     generation: None,
+    buffers: Vec::new(),
 };
 
 /// Far above what an answer takes on a machine under load, and far below the 60 s that a connection may take.
@@ -70,7 +71,7 @@ async fn a_stopped_gateway_holds_nobody_up() {
     // What comes next has its own timeout.
     let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
     let asked = Instant::now();
-    let error = session.run("kept = 8".to_owned(), options).await.unwrap_err();
+    let error = session.run("kept = 8".to_owned(), options.clone()).await.unwrap_err();
     assert_eq!(timed_out(&error), Aftermath::NotRun);
     assert!(error.to_string().contains("so it was not run"), "{error}");
     assert!(asked.elapsed() < IN_TIME, "{:?}", asked.elapsed());

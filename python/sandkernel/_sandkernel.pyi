@@ -37,10 +37,22 @@ class Session:
     @property
     def closed(self) -> bool: ...
     def run(
-        self, code: str, timeout: float | None, silent: bool, store_history: bool, generation: int | None
+        self,
+        code: str,
+        timeout: float | None,
+        silent: bool,
+        store_history: bool,
+        generation: int | None,
+        buffers: Sequence[bytes | bytearray],
     ) -> Execution: ...
     def arun(
-        self, code: str, timeout: float | None, silent: bool, store_history: bool, generation: int | None
+        self,
+        code: str,
+        timeout: float | None,
+        silent: bool,
+        store_history: bool,
+        generation: int | None,
+        buffers: Sequence[bytes | bytearray],
     ) -> Awaitable[Execution]: ...
     def stream(
         self,
@@ -50,6 +62,7 @@ class Session:
         store_history: bool,
         generation: int | None,
         allow_input: bool,
+        buffers: Sequence[bytes | bytearray],
     ) -> ExecutionStream: ...
     def interrupt(self) -> None: ...
     def ainterrupt(self) -> Awaitable[None]: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -34,6 +34,7 @@ class Request:
         ours: Whether it is our own code, of which history and output counter know nothing.
         generation: The generation of the session's kernel that it is for; `None` for any.
         on_request: Called with what the code asks on the stdin channel, where anything is to be answered.
+        buffers: What is attached to the request.
         callbacks: What else `Session.run` takes: `on_stdout` and the like.
     """
 
@@ -43,6 +44,7 @@ class Request:
     generation: int | None = None
     on_request: Callable[[InputRequest], object] | None = None
     callbacks: Mapping[str, Any] = field(default_factory=dict)
+    buffers: Sequence[bytes | bytearray] = ()
 
 
 @dataclass(frozen=True)
@@ -161,4 +163,5 @@ def _options(request: Request) -> dict[str, Any]:
         "store_history": not request.ours,
         "generation": request.generation,
         "on_request": request.on_request,
+        "buffers": request.buffers,
     }

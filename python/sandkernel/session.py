@@ -11,7 +11,7 @@ from sandkernel.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -105,13 +105,16 @@ def _arguments(
     }
 
 
-def _check_code(code: str) -> None:
+def _check(code: str, buffers: Sequence[bytes | bytearray]) -> None:
     if not isinstance(code, str):
         raise ConfigurationError(f"code must be a string, not {type(code).__name__}")
     try:
         code.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"code is not valid Unicode: {error}") from None
+    for buffer in buffers:
+        if not isinstance(buffer, (bytes, bytearray)):
+            raise ConfigurationError(f"buffers are bytes or bytearrays, not {type(buffer).__name__}")
 
 
 class Session:
@@ -254,6 +257,7 @@ class Session:
         silent: bool = False,
         store_history: bool = True,
         generation: int | None = None,
+        buffers: Sequence[bytes | bytearray] = (),
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         on_result: Callable[[Result], object] | None = None,
@@ -275,6 +279,9 @@ class Session:
             store_history: Whether it enters the kernel's history, and counts.
             generation: The `generation` that the code was written for. With another it is not run, since the
                 state that it relies on is gone. Default: it runs with any.
+            buffers: Binary attachments of the request, of whatever size the gateway takes (a stock one: 10
+                MiB in all), for code that looks for them: in ipykernel as
+                `get_ipython().kernel.get_parent("shell")["buffers"]`, a list of memoryviews.
             on_stdout: Called with text as it is written to standard output, in this thread.
             on_stderr: The same for standard error.
             on_result: Called with each result as it is displayed.
@@ -287,8 +294,8 @@ class Session:
                 `on_input`.
 
         Raises:
-            ConfigurationError: `code` is not a string, `timeout` is not above 0, or there are both `on_input`
-                and `on_request`.
+            ConfigurationError: `code` is not a string, `buffers` are not bytes, `timeout` is not above 0, or
+                there are both `on_input` and `on_request`.
             ExecutionTimeout: It took longer than its timeout.
             KernelDied: The kernel's process ended.
             StateLost: The kernel is not of that `generation` any more; the code was not run.
@@ -297,11 +304,13 @@ class Session:
             ForkError: The session belongs to another process.
             Exception: What a callback raised, once the execution has ended, which it has as its `.execution`.
         """
-        _check_code(code)
+        _check(code, buffers)
         callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
         if not callbacks:
-            return self._session.run(code, timeout, silent, store_history, generation)
-        stream = self._session.stream(code, timeout, silent, store_history, generation, callbacks.allow_input)
+            return self._session.run(code, timeout, silent, store_history, generation, buffers)
+        stream = self._session.stream(
+            code, timeout, silent, store_history, generation, callbacks.allow_input, buffers
+        )
         with callbacks:
             for event in stream:
                 callbacks(event)
@@ -315,6 +324,7 @@ class Session:
         silent: bool = False,
         store_history: bool = True,
         generation: int | None = None,
+        buffers: Sequence[bytes | bytearray] = (),
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         on_result: Callable[[Result], object] | None = None,
@@ -326,11 +336,13 @@ class Session:
         The callbacks are called in the event loop, but for `on_request` and an `on_input` that is no
         coroutine function: these have threads of their own.
         """
-        _check_code(code)
+        _check(code, buffers)
         callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
         if not callbacks:
-            return await self._session.arun(code, timeout, silent, store_history, generation)
-        stream = self._session.stream(code, timeout, silent, store_history, generation, callbacks.allow_input)
+            return await self._session.arun(code, timeout, silent, store_history, generation, buffers)
+        stream = self._session.stream(
+            code, timeout, silent, store_history, generation, callbacks.allow_input, buffers
+        )
         with callbacks:
             try:
                 async for event in stream:
@@ -347,6 +359,7 @@ class Session:
         silent: bool = False,
         store_history: bool = True,
         generation: int | None = None,
+        buffers: Sequence[bytes | bytearray] = (),
         allow_input: bool = False,
     ) -> ExecutionStream:
         """Runs code, and iterates over what happens while it runs.
@@ -361,6 +374,7 @@ class Session:
             silent: As for `run`.
             store_history: As for `run`.
             generation: As for `run`.
+            buffers: As for `run`.
             allow_input: Whether the code may call `input()`: then there is an `InputRequest`, and the code
                 waits until its `reply` is called.
 
@@ -369,8 +383,8 @@ class Session:
             `Skipped`, which has the `.execution` when it has ended. Closing or dropping it earlier interrupts
             the kernel. Iterating raises as `run` does.
         """
-        _check_code(code)
-        return self._session.stream(code, timeout, silent, store_history, generation, allow_input)
+        _check(code, buffers)
+        return self._session.stream(code, timeout, silent, store_history, generation, allow_input, buffers)
 
     def astream(
         self,
@@ -380,11 +394,12 @@ class Session:
         silent: bool = False,
         store_history: bool = True,
         generation: int | None = None,
+        buffers: Sequence[bytes | bytearray] = (),
         allow_input: bool = False,
     ) -> ExecutionStream:
         """`stream`, for `async for`."""
-        _check_code(code)
-        return self._session.stream(code, timeout, silent, store_history, generation, allow_input)
+        _check(code, buffers)
+        return self._session.stream(code, timeout, silent, store_history, generation, allow_input, buffers)
 
     @property
     def files(self) -> Files:

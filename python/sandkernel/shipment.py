@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Cut", "Piece", "Progress", "Shipment", "cuts", "discard", "size_of"]
+    from sandkernel import ExecutionError
+
+__all__ = ["Cut", "Piece", "Progress", "Shipment", "cuts", "discard", "lacks_attachment", "size_of"]
 
 Progress: TypeAlias = "Callable[[int, int], object]"
 
@@ -20,8 +22,8 @@ Progress: TypeAlias = "Callable[[int, int], object]"
 PIECE_BYTES = 4 << 20
 # Texts are encoded in parts: the whole of one would be there twice.
 TEXT_CHARACTERS = 1 << 20
-# Compressing costs more than it saves where a piece does not shrink to this part.
-WORTHWHILE = 0.8
+# Compressing costs more than it saves where a piece does not shrink to this part: hexadecimal digits don't.
+WORTHWHILE = 0.5
 SAMPLE_BYTES = 16 << 10
 
 
@@ -66,12 +68,24 @@ class Piece:
     """A request of a shipment.
 
     Attributes:
-        code: What the kernel is to execute.
+        call: What the kernel is to execute, up to the last parenthesis.
+        data: What is attached to the request.
         sent: The bytes of the shipment that are in the kernel after it.
     """
 
-    code: str
+    call: str
+    data: bytes | bytearray
     sent: int
+
+    @property
+    def code(self) -> str:
+        """The code of the request, for a kernel that finds what is attached."""
+        return f"{self.call})"
+
+    @property
+    def whole_code(self) -> str:
+        """The same with what is attached in it, for a kernel that does not."""
+        return f"{self.call},'{base64.b64encode(self.data).decode()}')"
 
 
 class Shipment:
@@ -88,22 +102,23 @@ class Shipment:
         self, module: str, function: str, document: bytes, buffers: Sequence[bytes | memoryview | str] = ()
     ) -> None:
         self.name = uuid.uuid4().hex
-        self._receiver = f'"{module}","{function}"'
+        self._receiver = f"{module!r},{function!r}"
         self._parts: list[bytes | memoryview | str] = [document, *buffers]
         self.size = sum(map(size_of, self._parts))
 
     def pieces(self) -> Iterator[Piece]:
         """Return the requests, each of a size that a gateway takes."""
         for cut in cuts(self._parts):
-            yield Piece(self._code(cut.number, cut.data, last=cut.last), cut.sent)
+            sample = cut.data[:SAMPLE_BYTES]
+            compressed = len(zlib.compress(sample, 1)) < WORTHWHILE * len(sample)
+            arguments = f"{self._receiver},{self.name!r},{cut.number},{cut.last},{compressed}"
+            call = f"__import__('_sandkernel_shipments').receive({arguments}"
+            yield Piece(call, zlib.compress(cut.data, 1) if compressed else cut.data, cut.sent)
 
-    def _code(self, number: int, piece: bytearray, *, last: bool) -> str:
-        sample = piece[:SAMPLE_BYTES]
-        compressed = len(zlib.compress(sample, 1)) < WORTHWHILE * len(sample)
-        data = base64.b64encode(zlib.compress(piece, 1) if compressed else piece).decode()
-        # The kernel finds the data by the first single quote after the call's name.
-        arguments = f'{self._receiver},"{self.name}",{number},{last},{compressed}'
-        return f"__import__('_sandkernel_shipments').receive({arguments},'{data}')"
+
+def lacks_attachment(error: ExecutionError | None) -> bool:
+    """Whether a request failed since its kernel does not tell its code what is attached to it."""
+    return error is not None and error.name == "NoAttachmentError"
 
 
 def discard(shipment: Shipment) -> str:

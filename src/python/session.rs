@@ -4,7 +4,9 @@ use std::mem;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 
 use super::execution::Execution;
 use super::mailbox::await_in_loop;
@@ -143,7 +145,9 @@ impl Session {
         self.inner.as_ref().is_none_or(session::Session::is_closed)
     }
 
-    #[pyo3(signature = (code, timeout, silent, store_history, generation))]
+    // They are the keyword arguments of the public method, here and below.
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (code, timeout, silent, store_history, generation, buffers))]
     fn run(
         &self,
         py: Python<'_>,
@@ -152,13 +156,15 @@ impl Session {
         silent: bool,
         store_history: bool,
         generation: Option<u64>,
+        buffers: Vec<PyBackedBytes>,
     ) -> PyResult<Execution> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history, generation)?;
+        let options = options(session, timeout, silent, store_history, generation, buffers)?;
         wait(py, session.run(code, options)).map(Execution::from)
     }
 
-    #[pyo3(signature = (code, timeout, silent, store_history, generation))]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (code, timeout, silent, store_history, generation, buffers))]
     fn arun<'py>(
         &self,
         py: Python<'py>,
@@ -167,9 +173,10 @@ impl Session {
         silent: bool,
         store_history: bool,
         generation: Option<u64>,
+        buffers: Vec<PyBackedBytes>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let session = self.session()?;
-        let options = options(session, timeout, silent, store_history, generation)?;
+        let options = options(session, timeout, silent, store_history, generation, buffers)?;
         // Started right here, so that calls are served in the order they were made.
         let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
         let finishing = async move {
@@ -179,9 +186,8 @@ impl Session {
         await_in_loop(py, finishing, |py, execution| Ok(Py::new(py, Execution::from(execution))?.into_any()))
     }
 
-    // They are the keyword arguments of the public method.
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (code, timeout, silent, store_history, generation, allow_input))]
+    #[pyo3(signature = (code, timeout, silent, store_history, generation, allow_input, buffers))]
     fn stream(
         &self,
         py: Python<'_>,
@@ -191,12 +197,13 @@ impl Session {
         store_history: bool,
         generation: Option<u64>,
         allow_input: bool,
+        buffers: Vec<PyBackedBytes>,
     ) -> PyResult<ExecutionStream> {
         let session = self.session()?;
         let options = RunOptions {
             observe: true,
             allow_stdin: allow_input,
-            ..options(session, timeout, silent, store_history, generation)?
+            ..options(session, timeout, silent, store_history, generation, buffers)?
         };
         let running = session.start(code, options).map_err(|error| errors::exception(py, error))?;
         Ok(ExecutionStream::new(running))
@@ -257,10 +264,13 @@ fn options(
     silent: bool,
     store_history: bool,
     generation: Option<u64>,
+    buffers: Vec<PyBackedBytes>,
 ) -> PyResult<RunOptions> {
     let timeout: Option<Duration> = match timeout {
         Some(timeout) => seconds("timeout", timeout)?,
         None => session.config().timeout,
     };
-    Ok(RunOptions { timeout, silent, store_history, observe: false, allow_stdin: false, generation })
+    // Not copied: a reference that is let go in another thread is counted when the interpreter runs next.
+    let buffers = buffers.into_iter().map(Bytes::from_owner).collect();
+    Ok(RunOptions { timeout, silent, store_history, observe: false, allow_stdin: false, generation, buffers })
 }

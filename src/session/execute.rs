@@ -1,5 +1,6 @@
 //! One piece of code, from its request to its [`Execution`].
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -86,7 +87,7 @@ impl Asked {
             &msg_id,
             session_id,
             &content,
-            &[],
+            &mem::take(&mut self.options.buffers),
         )
         .map_err(Failure::NotAsked)?;
         self.msg_id = msg_id;
@@ -181,6 +182,7 @@ impl Worker {
             return Ok(());
         }
         let fold = Fold::new(self.shared.config.limits);
+        let timeout = options.timeout;
         let mut asked = Asked {
             code,
             options,
@@ -193,8 +195,7 @@ impl Worker {
             sequel: Sequel::default(),
             started: Instant::now(),
         };
-        let deadline =
-            options.timeout.and_then(|timeout| Some((asked.started.checked_add(timeout)?, timeout)));
+        let deadline = timeout.and_then(|timeout| Some((asked.started.checked_add(timeout)?, timeout)));
         let ended = tokio::select! {
             // A kernel that floods must not keep the others from being heard.
             biased;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import random
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -163,15 +164,16 @@ def test_a_variable_that_cannot_be_bound_binds_none(kernel: KernelExecutor) -> N
     assert kernel("one, 'four' in globals()").output == "('before', False)"
 
 
-def test_the_code_of_a_piece_is_plain_python(kernel: KernelExecutor) -> None:
-    """A kernel that does not take pieces out of its requests executes them."""
-    kernel("shell = get_ipython()\nlight = shell.kernel.do_execute")
-    kernel("shell.kernel.do_execute = light._sandkernel_original")
+def test_a_kernel_that_does_not_tell_what_is_attached(kernel: KernelExecutor) -> None:
+    blob = random.Random(1).randbytes(9 << 20)
+    kernel("tell = get_ipython().kernel.get_parent")
+    kernel("get_ipython().kernel.get_parent = lambda channel=None: {**tell(channel), 'buffers': []}")
     try:
-        kernel.send_variables({"heavy": "x" * 100_000})
-        assert kernel("len(heavy)").output == "100000"
+        kernel.send_variables({"blob": blob, "text": "é" * 1000})
+        kernel.files.write("blob", blob)
+        assert kernel("text == 'é' * 1000 and open('blob', 'rb').read() == blob").output == "True"
     finally:
-        kernel("shell.kernel.do_execute = light")
+        kernel("get_ipython().kernel.get_parent = tell")
 
 
 def test_the_agents_error_says_where(kernel: KernelExecutor) -> None:

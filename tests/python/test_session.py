@@ -85,6 +85,14 @@ def test_all_of_unicode_travels_both_ways(session: Session) -> None:
     assert session.run(f"text = {text!r}\nprint(text)").stdout == text + "\n"
 
 
+def test_buffers_are_attached_to_the_request(session: Session) -> None:
+    code = "[bytes(each) for each in get_ipython().kernel.get_parent('shell')['buffers']]"
+    for buffers in ((), [b""], [b"\0\xff", bytearray(b"two")]):
+        expected = repr([bytes(each) for each in buffers])
+        assert session.run(code, buffers=buffers).text == expected
+        assert session.run(code, buffers=buffers, on_stdout=print).text == expected
+
+
 def test_callbacks_see_what_happens_while_it_runs(session: Session) -> None:
     seen: list[tuple[str, object]] = []
     execution = session.run(
@@ -266,6 +274,12 @@ def test_a_closed_session_says_so(endpoint: Endpoint) -> None:
 def test_code_has_to_be_a_string(session: Session, code: object) -> None:
     with pytest.raises(sandkernel.ConfigurationError, match="code must be a string"):
         session.run(code)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("buffers", [b"bytes", ["text"], [memoryview(b"")]])
+def test_buffers_have_to_be_bytes(session: Session, buffers: object) -> None:
+    with pytest.raises(sandkernel.ConfigurationError, match="buffers are bytes or bytearrays"):
+        session.run("1", buffers=buffers)  # type: ignore[arg-type]
 
 
 def test_code_has_to_be_unicode(session: Session) -> None:

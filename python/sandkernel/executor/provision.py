@@ -20,7 +20,7 @@ from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
 from sandkernel.plans import Plan, Request, Work
-from sandkernel.shipment import Shipment, discard
+from sandkernel.shipment import Shipment, discard, lacks_attachment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -155,11 +155,20 @@ class Provision:
             self._provided, self._loss_told = (session, -1), True
             raise
 
-    def request(self, code: str, timeout: float | None = SETUP_TIMEOUT, *, ours: bool = True) -> Request:
+    def request(
+        self,
+        code: str,
+        timeout: float | None = SETUP_TIMEOUT,
+        *,
+        ours: bool = True,
+        buffers: Sequence[bytes | bytearray] = (),
+    ) -> Request:
         """Return a request that only a kernel that has everything runs."""
         generation = self._provided[1] if self._provided is not None else None
         on_request = self.host_tools.answer if self.host_tools and not ours else None
-        return Request(code, timeout, ours=ours, generation=generation, on_request=on_request)
+        return Request(
+            code, timeout, ours=ours, generation=generation, on_request=on_request, buffers=buffers
+        )
 
     def run(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
         """Run code of ours, which is not expected to fail."""
@@ -240,9 +249,15 @@ class Provision:
 
     def _deliver(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[Execution | None]:
         """Send a shipment; return the execution that failed, if one did."""
+        attached = True
         try:
             for piece in shipment.pieces():
-                execution: Execution = yield self.request(piece.code)
+                execution: Execution
+                if attached:
+                    execution = yield self.request(piece.code, buffers=(piece.data,))
+                    attached = not lacks_attachment(execution.error)
+                if not attached:
+                    execution = yield self.request(piece.whole_code)
                 if execution.error is not None:
                     return execution
                 if on_progress is not None:

@@ -21,7 +21,7 @@ from sandkernel.exceptions import (
 )
 from sandkernel.files.entry import found_in
 from sandkernel.plans import Request, Work
-from sandkernel.shipment import Shipment
+from sandkernel.shipment import Shipment, lacks_attachment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,14 +109,15 @@ class KernelFiles:
 
     def write(self, root: str, parts: Sequence[Part], lengths: Sequence[int], data: bytes) -> Plan[None]:
         """Write parts of files."""
-
-        def encode() -> list[str]:
-            document = {"root": root, "parts": parts, "lengths": lengths}
-            shipment = Shipment("_sandkernel_files", "receive_parts", json.dumps(document).encode(), [data])
-            return [piece.code for piece in shipment.pieces()]
-
-        for code in (yield Work(encode)):
-            yield from self._ask(code)
+        document = {"root": root, "parts": parts, "lengths": lengths}
+        shipment = Shipment("_sandkernel_files", "receive_parts", json.dumps(document).encode(), [data])
+        pieces = shipment.pieces()
+        # Compressing takes its time.
+        while (piece := (yield Work(lambda: next(pieces, None)))) is not None:
+            execution: Execution = yield from self._try(piece.code, (piece.data,))
+            if lacks_attachment(execution.error):
+                execution = yield from self._try(piece.whole_code)
+            self._check(execution)
 
     def do(self, function: str, *arguments: Any) -> Plan[None]:  # noqa: ANN401 what a literal can be of
         """Call a function that replies nothing."""
@@ -146,12 +147,20 @@ class KernelFiles:
         return None
 
     def _ask(self, code: str) -> Plan[Execution]:
+        """Execute code of ours, which is not to fail."""
+        return self._check((yield from self._try(code)))
+
+    def _try(self, code: str, buffers: Sequence[bytes | bytearray] = ()) -> Plan[Execution]:
         """Execute code of ours, in a kernel that may have none of our modules yet."""
-        execution: Execution = yield Request(code, TIMEOUT)
+        request = Request(code, TIMEOUT, buffers=buffers)
+        execution: Execution = yield request
         if _lacks_modules(execution.error):
             execution = yield Request(kernel_modules.load(*MODULES), TIMEOUT)
             if execution.error is None:
-                execution = yield Request(code, TIMEOUT)
+                execution = yield request
+        return execution
+
+    def _check(self, execution: Execution) -> Execution:
         if execution.error is not None:
             raise self._failure(execution.error)
         return execution

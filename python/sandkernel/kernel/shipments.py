@@ -5,7 +5,6 @@ the requests.
 """
 
 import base64
-import functools
 import json
 import linecache
 import sys
@@ -13,8 +12,10 @@ import zlib
 
 # What is arriving from the host: one thing at a time.
 _arrival = None
-# The piece that was taken out of the request that is executed.
-_piece = None
+
+
+class NoAttachmentError(LookupError):
+    """A request came without what was attached to it."""
 
 
 class Arrival:
@@ -46,22 +47,21 @@ class Arrival:
         self._number += 1
 
 
-def receive(module, function, name, number, last, compressed, piece):  # noqa: PLR0917 short to write
+def receive(module, function, name, number, last, compressed, text=None):  # noqa: PLR0917 short to write
     """Take a piece of what the host sends; call a function with all of it once the last is there.
 
-    The first piece is the JSON of the sizes of what follows.
+    The first piece begins with the JSON of the sizes of what follows. A piece is attached to the request, and
+    comes again as a text where the kernel does not tell what is attached.
     """
     global _arrival
     # IPython keeps the source of each cell for tracebacks: not that of a large document.
     linecache.cache.pop(sys._getframe(1).f_code.co_filename, None)
-    if piece is None:
-        piece = _take_piece()
-    data = base64.b64decode(piece)
+    data = _attachment() if text is None else base64.b64decode(text)
     if compressed:
         data = zlib.decompress(data)
     if number == 0:
         # What was left off before is let go.
-        head, _, data = data.partition(b"\n")
+        head, _, data = bytes(data).partition(b"\n")
         _arrival = Arrival(name, json.loads(head.decode()))
     elif _arrival is None or _arrival.name != name:
         raise LookupError("The beginning of what the host sent is not here any more")
@@ -78,36 +78,13 @@ def discard(name):
         _arrival = None
 
 
-def _take_piece():
-    global _piece
-    piece, _piece = _piece, None
-    return piece
-
-
-def _lighten_requests(kernel):
-    """Take the host's pieces out of its requests before IPython reads their code.
-
-    IPython looks several times through each character of a request: 0.3 s for each MiB. A kernel that is not
-    ipykernel's executes the whole of it, which is the same, and slower.
-    """
-    execute = getattr(kernel, "do_execute", None)
-    if execute is None:
-        return
-    execute = getattr(execute, "_sandkernel_original", execute)
-
-    @functools.wraps(execute)
-    def do_execute(code, *arguments, **options):
-        global _piece
-        if code.startswith(REQUEST):
-            start = code.find("'", len(REQUEST)) + 1
-            _piece = code[start:-2]
-            code = code[: start - 1] + "None)"
-        return execute(code, *arguments, **options)
-
-    do_execute._sandkernel_original = execute
-    kernel.do_execute = do_execute
-
-
-# How the requests begin, as the host writes them.
-REQUEST = "__import__('_sandkernel_shipments').receive("
-_lighten_requests(getattr(get_ipython(), "kernel", None))  # noqa: F821 IPython puts it into builtins
+def _attachment():
+    """Return what is attached to the request that is executed."""
+    kernel = getattr(get_ipython(), "kernel", None)  # noqa: F821 IPython puts it into builtins
+    find = getattr(kernel, "get_parent", None)
+    # Before release 6, ipykernel has one parent only.
+    request = getattr(kernel, "_parent_header", None) if find is None else find("shell")
+    buffers = request.get("buffers") if isinstance(request, dict) else None
+    if not buffers:
+        raise NoAttachmentError("This kernel does not tell its code what is attached to a request")
+    return buffers[0]
