@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 STEPS = 8
 LINES = 6
 SESSIONS, KERNELS = 64, 4
+# Each line in one piece: `print` writes its end by itself, and the other stream may come between.
 TALKS = f"""
 import sys
 for line in range({LINES}):
-    print('{{name}}', line, flush=line % 3 == 0)
-    print('{{name}}', line, file=sys.stderr)
+    sys.stdout.write(f'{{name}} {{{{line}}}}\\n')
+    if line % 3 == 0:
+        sys.stdout.flush()
+    sys.stderr.write(f'{{name}} {{{{line}}}}\\n')
 '{{name}}'
 """
 

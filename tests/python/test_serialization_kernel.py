@@ -24,6 +24,7 @@ from test_serialization import VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sandkernel import KernelExecutor
 
@@ -164,14 +165,15 @@ def test_a_variable_that_cannot_be_bound_binds_none(kernel: KernelExecutor) -> N
     assert kernel("one, 'four' in globals()").output == "('before', False)"
 
 
-def test_a_kernel_that_does_not_tell_what_is_attached(kernel: KernelExecutor) -> None:
+def test_a_kernel_that_does_not_tell_what_is_attached(kernel: KernelExecutor, tmp_path: Path) -> None:
     blob = random.Random(1).randbytes(9 << 20)
     kernel("tell = get_ipython().kernel.get_parent")
     kernel("get_ipython().kernel.get_parent = lambda channel=None: {**tell(channel), 'buffers': []}")
     try:
         kernel.send_variables({"blob": blob, "text": "é" * 1000})
-        kernel.files.write("blob", blob)
-        assert kernel("text == 'é' * 1000 and open('blob', 'rb').read() == blob").output == "True"
+        kernel.files.write(tmp_path / "blob", blob)
+        assert kernel("text == 'é' * 1000 and len(blob)").output == str(9 << 20)
+        assert (tmp_path / "blob").read_bytes() == blob
     finally:
         kernel("get_ipython().kernel.get_parent = tell")
 
