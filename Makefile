@@ -114,9 +114,11 @@ coverage: build ## Measure which lines of src/ and of the package the tests run
 	# This extension is there in the place of the other one until the end.
 	rm $(VENV)/.extension
 	$(COVERAGE) source $(BIN)/activate; maturin develop --quiet --uv
-	$(COVERAGE) $(BIN)/coverage run -m pytest --timeout 600 $(TESTS)
-	$(COVERAGE) cargo llvm-cov report --summary-only --ignore-filename-regex '(tests|benches)/'
-	$(BIN)/coverage report
+	# A test that fails does not keep what the others ran from being reported.
+	$(COVERAGE) failed=0; $(BIN)/coverage run -m pytest --timeout 600 $(TESTS) || failed=$$?; \
+	cargo llvm-cov report --summary-only --ignore-filename-regex '(tests|benches)/'; \
+	$(BIN)/coverage report; \
+	exit $$failed
 	$(MAKE) build
 
 .PHONY: clean
