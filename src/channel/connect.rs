@@ -1,6 +1,7 @@
 //! TCP, TLS and the websocket upgrade.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -15,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, client_async_tls_with_config};
 use url::Url;
 
-use super::connection::{Connection, Keepalive, Socket};
+use super::connection::{Connection, Keepalive};
 use super::quick_ack::QuickAck;
 use crate::error::Seconds;
 use crate::protocol::{Subprotocol, V1_NAME};
@@ -119,18 +120,21 @@ pub async fn connect(
     max_message_bytes: usize,
     deadline: Duration,
 ) -> Result<(Connection, Resumption)> {
-    let attempt = async {
-        match upgrade(target, true, max_message_bytes).await {
-            Err(Failure::WebSocket(error)) if is_without_v1(&error) => {
-                upgrade(target, false, max_message_bytes).await
-            }
-            outcome => outcome,
+    let attempt = async || match upgrade(target, true, keepalive, max_message_bytes).await {
+        Err(Failure::WebSocket(error)) if is_without_v1(&error) => {
+            upgrade(target, false, keepalive, max_message_bytes).await
         }
+        outcome => outcome,
     };
-    match timeout(deadline, attempt).await {
-        Ok(Ok((socket, subprotocol, resumption))) => {
-            Ok((Connection::new(socket, subprotocol, keepalive), resumption))
-        }
+    // One that goes silent is given up as it would be once it is open. It may also be that the gateway is slow: the next
+    // one has all the time that is left.
+    let first = keepalive.dead_after.min(deadline);
+    let outcome = match timeout(first, attempt()).await {
+        Err(_) => timeout(deadline.saturating_sub(first), attempt()).await,
+        outcome => outcome,
+    };
+    match outcome {
+        Ok(Ok(opened)) => Ok(opened),
         Ok(Err(Failure::WebSocket(error))) => Err(refused(target, *error)),
         Ok(Err(Failure::Proxy(error))) => Err(error),
         Err(_) => Err(Error::ConnectionLost {
@@ -143,8 +147,9 @@ pub async fn connect(
 async fn upgrade(
     target: &Target,
     offer_v1: bool,
+    keepalive: Keepalive,
     max_message_bytes: usize,
-) -> Result<(Socket, Subprotocol, Resumption), Failure> {
+) -> Result<(Connection, Resumption), Failure> {
     let mut request = target.url.as_str().into_client_request()?;
     let headers = request.headers_mut();
     if let Some(authorization) = &target.authorization {
@@ -155,7 +160,8 @@ async fn upgrade(
     if offer_v1 {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V1_NAME));
     }
-    let stream = reach(target).await?;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let stream = reach(target, &taken).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(max_message_bytes))
@@ -172,16 +178,17 @@ async fn upgrade(
         None => Resumption::Unsupported,
         Some(count) => count.parse().map_or(Resumption::New, Resumption::Resumed),
     };
-    Ok((socket, Subprotocol::negotiated(header(SEC_WEBSOCKET_PROTOCOL)), resumption))
+    let subprotocol = Subprotocol::negotiated(header(SEC_WEBSOCKET_PROTOCOL));
+    Ok((Connection::new(socket, taken, subprotocol, keepalive), resumption))
 }
 
 /// A connection to the gateway, or to what stands for it: the proxy's tunnel.
-async fn reach(target: &Target) -> Result<MaybeTlsStream<QuickAck>, Failure> {
+async fn reach(target: &Target, taken: &Arc<AtomicUsize>) -> Result<MaybeTlsStream<QuickAck>, Failure> {
     let open = async |host: &str, port: u16| {
         let stream = TcpStream::connect((host, port)).await?;
         // An execute request is one small write: it must not wait for the answer to an earlier one.
         stream.set_nodelay(true)?;
-        std::io::Result::Ok(QuickAck::new(stream))
+        std::io::Result::Ok(QuickAck::new(stream, Arc::clone(taken)))
     };
     let (host, port) = (target.host(), target.port());
     let Some(proxy) = &target.proxy else {

@@ -1,5 +1,8 @@
 //! Frames in and out of one websocket, and whether the peer is still there.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -74,6 +77,8 @@ impl From<String> for Broken {
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
+    /// How many bytes the system has taken to send.
+    taken: Arc<AtomicUsize>,
     subprotocol: Subprotocol,
     keepalive: Keepalive,
     /// Ticks without a timer of its own for each message: a deadline moved at every message would cost more than
@@ -87,11 +92,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, subprotocol: Subprotocol, keepalive: Keepalive) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        taken: Arc<AtomicUsize>,
+        subprotocol: Subprotocol,
+        keepalive: Keepalive,
+    ) -> Self {
         let now = Instant::now();
         let mut ticks = interval_at(now + keepalive.tick(), keepalive.tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { socket, subprotocol, keepalive, ticks, last_heard: now, malformed: 0, asked: None }
+        Self { socket, taken, subprotocol, keepalive, ticks, last_heard: now, malformed: 0, asked: None }
     }
 
     /// The subprotocol that was agreed on.
@@ -177,11 +187,21 @@ impl Connection {
         }
     }
 
+    /// Writes for as long as the peer takes anything: a large message may well take its time on a slow way.
     async fn write(&mut self, message: WebSocketMessage) -> Result<(), String> {
-        match timeout(self.keepalive.dead_after, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("the peer took no data for {}", Seconds(self.keepalive.dead_after))),
+        let Keepalive { dead_after } = self.keepalive;
+        let taken = || self.taken.load(Ordering::Relaxed);
+        let (mut before, mut since) = (taken(), Instant::now());
+        let mut writing = pin!(self.socket.send(message));
+        loop {
+            match timeout(self.keepalive.tick(), &mut writing).await {
+                Ok(written) => return written.map_err(|error| error.to_string()),
+                Err(_) if taken() != before => (before, since) = (taken(), Instant::now()),
+                Err(_) if since.elapsed() >= dead_after => {
+                    return Err(format!("the peer took no data for {}", Seconds(dead_after)));
+                }
+                Err(_) => {}
+            }
         }
     }
 

@@ -1,36 +1,68 @@
-//! A TCP stream that acknowledges at once.
+//! A TCP stream that acknowledges at once, and tells how fast its bytes leave.
 //!
 //! A stock gateway writes an execution's messages as many small segments with Nagle's algorithm on, so each
 //! waits for the acknowledgement of the one before, and the client's kernel delays that by up to 40 ms. Linux
 //! lets a reader ask for an immediate acknowledgement, but forgets the wish whenever it sees fit: it has to be
 //! asked for after every read.
+//!
+//! Linux takes megabytes to send at once. On a slow way they leave over minutes, and a ping behind them comes too late: a
+//! peer that takes all it is sent would pass for dead. So Linux is to take little that it can't send yet, and what it has
+//! taken is counted.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+/// How many bytes wait in the system that can't be sent yet.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MOST_UNSENT: u32 = 64 * 1024;
+
 /// A [`TcpStream`] that asks for an immediate acknowledgement of whatever it reads.
 #[derive(Debug)]
-pub(super) struct QuickAck(TcpStream);
+pub(super) struct QuickAck {
+    stream: TcpStream,
+    /// How many bytes it has taken to send.
+    taken: Arc<AtomicUsize>,
+}
 
 impl QuickAck {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        let stream = Self(stream);
+    pub(super) fn new(stream: TcpStream, taken: Arc<AtomicUsize>) -> Self {
+        let stream = Self { stream, taken };
+        stream.take_little();
         stream.acknowledge();
         stream
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn take_little(&self) {
+        // Without it everything works, unless the way is slow.
+        let _ = socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(MOST_UNSENT);
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn take_little(&self) {}
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn acknowledge(&self) {
         // Without it everything works, only slower.
-        let _ = socket2::SockRef::from(&self.0).set_tcp_quickack(true);
+        let _ = socket2::SockRef::from(&self.stream).set_tcp_quickack(true);
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn acknowledge(&self) {}
+
+    /// Counts what was taken.
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &written {
+            self.taken.fetch_add(*count, Ordering::Relaxed);
+        }
+        written
+    }
 }
 
 impl AsyncRead for QuickAck {
@@ -40,7 +72,7 @@ impl AsyncRead for QuickAck {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.0).poll_read(context, buffer);
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
         if matches!(poll, Poll::Ready(Ok(()))) && buffer.filled().len() > before {
             self.acknowledge();
         }
@@ -54,7 +86,8 @@ impl AsyncWrite for QuickAck {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -62,18 +95,19 @@ impl AsyncWrite for QuickAck {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -13,6 +13,8 @@ const UNCONFIRMED_BYTES: usize = 32 << 20;
 pub(super) struct Counts {
     /// Whether the gateway keeps a journal at all.
     pub(super) journaled: bool,
+    /// Whether the kernel was asked whether it is heard.
+    pub(super) probed: bool,
     pub(super) received: u64,
     sent: u64,
     /// How many of those are known to be received, or do not matter any more.

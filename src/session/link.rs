@@ -83,7 +83,6 @@ impl Link {
                 Ok(_) => {}
                 Err(Error::KernelNotFound { .. }) if self.shared.owned => {
                     self.create_another_kernel().await?;
-                    self.open().await?;
                 }
                 // Nothing was asked of the kernel yet, so that it may as well be asked a moment later. Where that was
                 // in vain before, it is not waited for again.
@@ -128,18 +127,23 @@ impl Link {
         .await?;
         let resumed = match resumption {
             Resumption::Resumed(received) => {
+                // The answer that said so the first time may never have come.
+                self.counts.journaled = true;
                 self.counts.send_again(received, &mut connection).await?;
                 true
             }
             Resumption::New | Resumption::Unsupported => {
                 self.counts = Counts::new(resumption == Resumption::New);
-                hear_the_kernel(&mut connection, &mut self.counts, &self.session_id).await.map_err(
-                    |broken| Error::ConnectionLost { reason: broken.to_string(), execution: None },
-                )?;
-                self.counts.confirm();
                 false
             }
         };
+        if !self.counts.probed {
+            hear_the_kernel(&mut connection, &mut self.counts, &self.session_id)
+                .await
+                .map_err(|broken| Error::ConnectionLost { reason: broken.to_string(), execution: None })?;
+            self.counts.probed = true;
+            self.counts.confirm();
+        }
         (self.lost, self.hopeless, self.replaced) = (None, false, false);
         self.connection = Some(connection);
         Ok(resumed)

@@ -21,6 +21,8 @@ Cut = Literal["fin", "reset", "silence"]
 Toward = Literal["client", "gateway"]
 
 PIECE = 16 * 1024
+# As on a real way, little is on it at a time: what the proxy holds back does not wait in the system.
+BUFFER = 32 * 1024
 
 
 class _Connection:
@@ -100,6 +102,7 @@ class FaultProxy:
         self._serving: set[asyncio.Task[None]] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)  # noqa: FBT003
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._loop = asyncio.new_event_loop()

@@ -272,11 +272,11 @@ def refuse(worker: Worker, _: int) -> None:
 
 
 def delay(worker: Worker, _: int) -> None:
-    worker.proxied.proxy.delay = worker.random.random() / 20
+    worker.proxied.proxy.delay = worker.random.random() / 50
 
 
 def throttle(worker: Worker, _: int) -> None:
-    worker.proxied.proxy.rate = 200_000
+    worker.proxied.proxy.rate = 500_000
 
 
 def stop_the_gateway(worker: Worker, _: int) -> None:

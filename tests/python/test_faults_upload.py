@@ -71,3 +71,18 @@ def test_variables_arrive_whole_across_a_cut(
     assert progress[-1][0] == progress[-1][1] >= SIZE
     expected = hashlib.sha256(BLOB).hexdigest()
     assert executor("hashlib.sha256(blob).hexdigest()").output == repr(expected)
+
+
+def test_variables_arrive_on_a_slow_way() -> None:
+    """A piece takes longer than a peer may stay silent, and each ping waits behind one."""
+    with LocalSandbox() as sandbox:
+        endpoint = sandbox.endpoint
+        with FaultProxy(int(endpoint.url.rpartition(":")[2])) as proxy:
+            through = ProxiedSandbox(Endpoint(proxy.url, endpoint.token, endpoint.kernel_id))
+            options = {"dead_peer_timeout": 1.0, "reconnect_timeout": 5.0}
+            with KernelExecutor(through, timeout=60, install=False, session_options=options) as executor:
+                executor("import hashlib")
+                proxy.rate = 1_500_000
+                executor.send_variables({"blob": BLOB[:PIECE]})
+                expected = hashlib.sha256(BLOB[:PIECE]).hexdigest()
+                assert executor("hashlib.sha256(blob).hexdigest()").output == repr(expected)

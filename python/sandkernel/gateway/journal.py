@@ -73,8 +73,11 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
 
     journal: Optional[Journal] = None
     key: Tuple[str, str] = ("", "")
-    # Whether its channels to the kernel are open.
+    # Whether it has channels to the kernel, and whether the kernel is known to be heard on them.
+    opened = False
     ready = False
+    # What the client has sent before that.
+    early: List[Any]
     # The largest message that its client takes, in bytes; 0: it has not said.
     limit = 0
     # Ends it, where its client is away for too long.
@@ -103,10 +106,43 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
             super()._on_zmq_reply(stream, parts)  # type: ignore[no-untyped-call]
 
     def begin(self, key: Tuple[str, str]) -> None:
-        """Keep a journal from now on."""
+        """Keep a journal from now on, in the place of whatever has that key."""
+        if key in self.sessions:
+            self.sessions[key].end()
         self.journal = Journal()
+        self.early = []
         self.key = key
         self.sessions[key] = self
+        self.leave()
+
+    def open(self) -> None:
+        """Connect to the kernel, which may still be starting: the client need not wait for that, nor stay."""
+        self.opened = True
+        connected = self.connect()  # type: ignore[no-untyped-call]
+        if connected is None:
+            self.give_up()
+        else:
+            connected.add_done_callback(self.get_ready)
+
+    def get_ready(self, connected: Any) -> None:
+        """Hand over what came early; a kernel that has said nothing for a minute gets it, too."""
+        if not connected.cancelled():
+            connected.exception()
+        self.ready = True
+        early, self.early = self.early, []
+        for message in early:
+            self.handle_incoming_message(message)
+
+    def receive(self, message: Any) -> None:
+        """Count a message of the client, and hand it over once the kernel is heard."""
+        if self.journal is not None:
+            self.journal.received += 1
+        if self.ready:
+            self.handle_incoming_message(message)
+        elif self.early and sum(map(len, self.early)) + len(message) > LIMIT:
+            self.give_up()
+        else:
+            self.early.append(message)
 
     def leave(self) -> None:
         """Keep what comes for a client that is away."""
@@ -131,7 +167,14 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
         self.come_back()
         if self.sessions.get(self.key) is self:
             del self.sessions[self.key]
-        self.disconnect()  # type: ignore[no-untyped-call]
+        # Where it was never opened, the gateway does not find it among those that are.
+        with contextlib.suppress(KeyError):
+            self.disconnect()  # type: ignore[no-untyped-call]
+
+    def give_up(self) -> None:
+        """End the session, and let the client know."""
+        self.end()
+        self.websocket_handler.close()
 
 
 # The gateway has no types.
@@ -162,11 +205,10 @@ async def pre_get(self: Any) -> None:
     key = (self.kernel_id, self.get_argument("session_id", ""))
     kept = JournalingConnection.sessions.get(key)
     if kept is None or not can_resume(kept, self, received):
-        if kept is not None:
-            kept.end()
         await original.pre_get(self)
         self.connection.begin(key)
         self.connection.limit = number(self, shortening.LIMIT) or 0
+        self.resumed_after = 0
         self.set_header(RESUMED, "new")
         return
     # The original does not only make a connection, it also asks whether the user may have one.
@@ -182,31 +224,35 @@ async def pre_get(self: Any) -> None:
 def can_resume(kept: Any, handler: Any, received: int) -> bool:
     """Whether a session can go on as if nothing had happened."""
     manager = handler.kernel_manager.get_kernel(handler.kernel_id)
-    return kept.ready and kept.kernel_manager is manager and kept.journal.reaches(received)
+    return kept.kernel_manager is manager and kept.journal.reaches(received)
 
 
 async def open_websocket(self: Any, kernel_id: str) -> None:
-    """Connect to the kernel, or send what the client has missed."""
-    if getattr(self, "resumed_after", None) is None:
+    """Connect to the kernel, if that was not done yet, and send what the client has missed."""
+    if self.connection.journal is None:
         await original.open(self, kernel_id)
-        if attached(self):
-            self.connection.ready = True
         return
     self.set_nodelay(True)
     # Begins to ping, and does not connect to the kernel.
     super(handler_class, self).open()
-    if attached(self):
-        self.connection.come_back()
-        for message, binary in self.connection.journal.since(self.resumed_after):
-            self.write_message(message, binary=binary)
+    if not attached(self):
+        self.close()
+        return
+    if not self.connection.opened:
+        self.connection.open()
+    self.connection.come_back()
+    for message, binary in self.connection.journal.since(self.resumed_after):
+        self.write_message(message, binary=binary)
 
 
 def on_message(self: Any, message: Any) -> None:
-    """Count a message of the client; one on a websocket that was replaced has been sent again."""
-    if attached(self):
-        if self.connection.journal is not None:
-            self.connection.journal.received += 1
+    """Take a message of the client; one on a websocket that was replaced has been sent again."""
+    if not attached(self):
+        return
+    if self.connection.journal is None:
         original.on_message(self, message)
+    else:
+        self.connection.receive(message)
 
 
 def on_close(self: Any) -> None:
@@ -216,14 +262,28 @@ def on_close(self: Any) -> None:
         original.on_close(self)
     elif attached(self):
         known = connection.sessions.get(connection.key) is connection
-        if known and connection.ready and self.close_code != NORMAL_CLOSURE:
+        if known and self.close_code != NORMAL_CLOSURE:
             connection.leave()
         else:
             connection.end()
 
 
+def tell_of_restarts(manager: Any) -> None:
+    """Tell every session of a kernel when one of them has it restarted, as when it has died."""
+    restart = manager.restart_kernel
+
+    async def restart_and_tell(kernel_id: str, *arguments: Any, **options: Any) -> Any:
+        for (of_kernel, _), connection in list(JournalingConnection.sessions.items()):
+            if of_kernel == kernel_id:
+                connection.on_kernel_restarted()
+        return await ensure_async(restart(kernel_id, *arguments, **options))
+
+    manager.restart_kernel = restart_and_tell
+
+
 def install(web_application: Any) -> None:
     """Make a gateway keep journals."""
+    tell_of_restarts(web_application.settings["kernel_manager"])
     web_application.settings["kernel_websocket_connection_class"] = JournalingConnection
     ours = {"pre_get": pre_get, "open": open_websocket, "on_message": on_message, "on_close": on_close}
     for name, method in ours.items():

@@ -142,6 +142,8 @@ def tune_provisioner(early: Optional[EarlyKernel], processes: Processes) -> None
             self.pid = self.pgid = self.process.pid
             self.cwd = options.get("cwd") or os.getcwd()
             return self.connection_info
+        # One that takes the place of a busy one is not busy: who connects now is to wait until it is heard.
+        self.parent.execution_state = "starting"
         options.setdefault("preexec_fn", processes.tie)
         information = await launch_kernel(self, cmd, **options)
         processes.kernels[self.process.pid] = self.process
