@@ -118,7 +118,7 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     def open(self) -> None:
         """Connect to the kernel, which may still be starting: the client need not wait for that, nor stay."""
         self.opened = True
-        connected = self.connect()  # type: ignore[no-untyped-call]
+        connected = self.connect()
         if connected is None:
             self.give_up()
         else:
