@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{errors, runtime};
@@ -35,7 +36,7 @@ pub(super) fn wait<T: Send>(
         let mut future = pin!(future);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        let mut check_at = Instant::now() + SIGNALS_EVERY;
+        let mut check_at = Some(Instant::now() + SIGNALS_EVERY);
         loop {
             {
                 let _runtime = runtime.enter();
@@ -43,16 +44,26 @@ pub(super) fn wait<T: Send>(
                     return Ok(outcome);
                 }
             }
+            let Some(at) = check_at else {
+                thread::park();
+                continue;
+            };
             let now = Instant::now();
-            if now >= check_at {
-                // A path to the method is not general enough over the lifetime.
-                #[allow(clippy::redundant_closure_for_method_calls)]
-                Python::attach(|py| py.check_signals())?;
-                check_at = Instant::now() + SIGNALS_EVERY;
+            if now >= at {
+                check_at = Python::attach(check_signals)?.then(|| Instant::now() + SIGNALS_EVERY);
             } else {
-                thread::park_timeout(check_at - now);
+                thread::park_timeout(at - now);
             }
         }
     });
     outcome?.map_err(|error| errors::exception(py, error))
+}
+
+/// Runs the handlers of signals that have come; whether they are this thread's to run at all. Python runs them on its
+/// main thread only: another would wake in vain, and many that wait would take the processor from what they wait for.
+fn check_signals(py: Python<'_>) -> PyResult<bool> {
+    py.check_signals()?;
+    let threading = py.import(intern!(py, "threading"))?;
+    let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
+    threading.call_method0(intern!(py, "get_ident"))?.eq(main)
 }

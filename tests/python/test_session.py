@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -216,6 +217,20 @@ def test_threads_are_served_one_after_the_other(session: Session) -> None:
         thread.join()
     assert len(texts) == 20
     assert session.run("total").text == "50"
+
+
+def test_a_thread_that_waits_is_not_woken_for_signals_that_are_not_its_own(session: Session) -> None:
+    def wait() -> None:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        session.run("import time; time.sleep(3)")
+        switches.append(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+
+    switches: list[int] = []
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join()
+    # Looking for signals ten times a second, it would be 30.
+    assert switches[0] < 15
 
 
 def test_much_output_arrives_whole(session: Session) -> None:
