@@ -116,7 +116,7 @@ class FaultProxy:
         async def cut() -> int:
             return self._cut_all(how)
 
-        return self._wait(cut())
+        return self._wait(cut()) or 0
 
     def cut_after(self, number_of_bytes: int, toward: Toward = "client", how: Cut = "reset") -> None:
         """Cut every connection once so many bytes more have gone one way."""
@@ -156,6 +156,10 @@ class FaultProxy:
         self.close()
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        if self._loop.is_closed():
+            # There is nothing to cut any more.
+            coroutine.close()
+            return None
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _accept(self) -> None:
