@@ -25,6 +25,12 @@ from sandkernel import ModalExecutor, SandboxPool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+STARTING_NOTE = (
+    "Of a boot of ours, nearly all is the start of gateway and kernel, at once: 0.57 and 0.50 s of "
+    "processor time, most of it imports, so that it takes as much longer as others use the two cores. "
+    "smolagents' boot is waiting in part, for the next time that it asks. Less takes a gateway that is "
+    "not in Python, or a snapshot of both processes."
+)
 QUIET = AgentLogger(level=LogLevel.OFF)
 CODE = "1+1"
 FLOOR = "floor: stock gateway, asked every 5 ms"
@@ -146,8 +152,8 @@ def measure(quick: bool) -> Section:  # noqa: FBT001
     section.charts.append(Chart("Boot, to the first result", "s", medians))
     faster = medians[SMOLAGENTS] / medians[OURS]
     section.goals += [
-        Goal(3, "boot: times as fast as smolagents'", faster, 4, at_least=True),
-        Goal(3, "boot: of the floor's", medians[OURS] / medians[FLOOR], 0.5),
+        Goal(3, "boot: times as fast as smolagents'", faster, 4, at_least=True, shortfall=STARTING_NOTE),
+        Goal(3, "boot: of the floor's", medians[OURS] / medians[FLOOR], 0.5, shortfall=STARTING_NOTE),
     ]
     return section
 

@@ -13,6 +13,11 @@ from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
 
 MEGABYTE = 1_000_000
+KERNEL_NOTE = (
+    "The time is the kernel's and the gateway's. A client's own processor time is 1 to 3 hundredths of it "
+    "for the lines, 1 to 2 tenths for the pieces, whichever the client and however much it keeps: what "
+    "differs is when the others were given a core."
+)
 WHOLE = f"{OURS}, kept whole"
 CUT = f"{OURS}, kept to 1 MB"
 
@@ -74,7 +79,11 @@ def measure(quick: bool) -> Section:  # noqa: FBT001
             section.charts.append(Chart(name, "s", medians))
             section.goals += [
                 Goal(
-                    4, f"{who}: {name}, of the minimal client's time", medians[who] / medians[WEBSOCKET], 1.2
+                    4,
+                    f"{who}: {name}, of the minimal client's time",
+                    medians[who] / medians[WEBSOCKET],
+                    1.2,
+                    shortfall=KERNEL_NOTE,
                 )
                 for who in (WHOLE, CUT)
             ]

@@ -17,6 +17,10 @@ from measure import Goal, Section, Table, interleaved, main, quantile
 
 ROOT = Path(__file__).parent.parent.parent
 CHANGED = ROOT / "src" / "session" / "worker.rs"
+IMPORT_NOTE = (
+    "One file is imported, which imports nothing: 3 ms of processor time, with finding it. What is beyond "
+    "was waited, for a core or for the disk."
+)
 MEGABYTE = 1_000_000
 
 
@@ -32,7 +36,9 @@ def imported(section: Section, runs: int) -> None:
         (name, *(quantile(values, share) * 1000 for share in (0.5, 0.95))) for name, values in taken.items()
     ]
     section.tables.append(Table(f"Import, {runs} runs", ("", "median, ms", "p95, ms"), rows))
-    section.goals.append(Goal(7, "import sandkernel, over bare Python", ours - bare, 20, "ms"))
+    section.goals.append(
+        Goal(7, "import sandkernel, over bare Python", ours - bare, 20, "ms", shortfall=IMPORT_NOTE)
+    )
 
 
 def wheel(section: Section) -> None:
