@@ -134,9 +134,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._close_callbacks: list[Callable[[], object]] = []
         self._kernels = Kernels()
         self._places = tools
-        self._session_options = dict(session_options or {})
+        self._session_options = options = dict(session_options or {})
         logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
-        options = self._session_options
         self._provision = Provision(logger, allow_pickle=allow_pickle)
         self._reboots = Reboots(
             lambda booted: self._connect(booted, options),
@@ -310,7 +309,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     async def anew_kernel(self, *, inherit: bool = False) -> KernelExecutor:
         """Do what `new_kernel` does. Cancelling it leaves no kernel behind."""
-        return await kernels.start_in_thread(lambda: self.new_kernel(inherit=inherit))
+        return await in_thread(lambda: self.new_kernel(inherit=inherit), KernelExecutor.cleanup)
 
     def run_many(
         self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sandkernel import Execution
     from sandkernel.executor.base import KernelExecutor
 
-__all__ = ["Kernels", "RunOutcome", "check", "run_many", "start_in_thread"]
+__all__ = ["Kernels", "RunOutcome", "check", "run_many"]
 
 E = TypeVar("E", bound="KernelExecutor")
 
@@ -84,19 +84,6 @@ class Kernels:
             thread.start()
         for thread in threads:
             thread.join()
-
-
-async def start_in_thread(start: Callable[[], E]) -> E:
-    """Start a kernel without holding up the event loop; where this task is cancelled, undo it."""
-    started = asyncio.ensure_future(asyncio.to_thread(start))
-    try:
-        return await asyncio.shield(started)
-    except asyncio.CancelledError:
-        # It takes a moment; whoever did not wait for it would leave a kernel behind.
-        await asyncio.wait({started})
-        if not started.cancelled() and started.exception() is None:
-            await asyncio.to_thread(started.result().cleanup)
-        raise
 
 
 async def run_many(
