@@ -95,14 +95,6 @@ SATURATED = (
 )
 
 
-SHARED_NOTE = (
-    "Several sessions share a kernel here, and a gateway sends whatever a kernel publishes to each of "
-    "them, so that an execution also makes its neighbour's connection wake up and read. The table of as "
-    "many sessions as kernels shows what one takes without that. Less takes a gateway that knows for whom "
-    "a message is."
-)
-
-
 def in_threads(sessions: Sequence[Session], turns: int, into: Round) -> None:
     def work(session: Session) -> None:
         for _ in range(turns):
@@ -231,7 +223,7 @@ def together(section: Section, places: Sequence[Kernel], count: int, total: int)
                 cost,
                 0.4,
                 "ms",
-                shortfall=SHARED_NOTE if count > len(set(used)) else PROCESSOR_NOTE,
+                shortfall=PROCESSOR_NOTE,
             )
         )
         if count > 1:

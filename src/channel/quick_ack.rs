@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 /// How many bytes wait in the system that can't be sent yet.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const MOST_UNSENT: u32 = 64 * 1024;
+const MOST_UNSENT: u32 = 256 * 1024;
 
 /// A [`TcpStream`] that asks for an immediate acknowledgement of whatever it reads.
 #[derive(Debug)]

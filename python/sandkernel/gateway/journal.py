@@ -99,11 +99,19 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     def _on_zmq_reply(self, stream: Any, message: Any) -> None:
         """Send a message of the kernel as the client can take it."""
         # Where it is not a list, the client speaks the older protocol, and has said no limit.
-        if not self.limit or not isinstance(message, list) or sum(map(len, message)) <= shortening.PIECE:
-            super()._on_zmq_reply(stream, message)  # type: ignore[no-untyped-call]
-            return
-        for parts in shortening.shorten(message, self.limit):
-            super()._on_zmq_reply(stream, parts)  # type: ignore[no-untyped-call]
+        if self.limit and isinstance(message, list):
+            if self.is_of_another(message):
+                return
+            if sum(map(len, message)) > shortening.PIECE:
+                for parts in shortening.shorten(message, self.limit):
+                    super()._on_zmq_reply(stream, parts)  # type: ignore[no-untyped-call]
+                return
+        super()._on_zmq_reply(stream, message)  # type: ignore[no-untyped-call]
+
+    def is_of_another(self, parts: List[Any]) -> bool:
+        """Whether another session asked for it: a kernel tells everybody, and this client would drop it."""
+        parent = bytes(parts[1])
+        return parent != b"{}" and self.key[1].encode() not in parent
 
     def begin(self, key: Tuple[str, str]) -> None:
         """Keep a journal from now on, in the place of whatever has that key."""
