@@ -41,11 +41,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> bool:
 def processes_with(variable: str) -> list[str]:
     """The living processes, beside this one, that have `NAME=value` in their environment."""
     found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    # Not by `glob`, which raises where a process ends meanwhile.
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or process.name == str(os.getpid()):
+            continue
         with contextlib.suppress(OSError):
-            process_id = environment.parent.name
-            if process_id != str(os.getpid()) and variable.encode() in environment.read_bytes().split(b"\0"):
-                found.append(f"{process_id}: {environment.with_name('cmdline').read_text()}")
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(f"{process.name}: {(process / 'cmdline').read_text()}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,22 @@ def test_the_exit_of_the_interpreter(cloud: LocalModal) -> None:
     process = program(cloud, text)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "42\n", "")
+    assert cloud.running_sandboxes() == []
+
+
+def test_the_exit_while_a_sandbox_is_created(cloud: LocalModal) -> None:
+    """It is undone before the SDK ends its connections, and nothing is printed."""
+    cloud.faults.create_takes(2)
+    text = """
+        import sys
+        from sandkernel import SandboxPool
+        pool = SandboxPool(2)
+        sys.stdin.read()
+    """
+    process = program(cloud, text, stdin=subprocess.PIPE)
+    until(lambda: [call for call in cloud.calls if call.method == "SandboxCreateV2"])
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
     assert cloud.running_sandboxes() == []
 
 

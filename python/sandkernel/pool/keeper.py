@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextvars
 import functools
 import itertools
@@ -15,6 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sandkernel.exceptions import BootError, ClosedError, ForkError
+from sandkernel.sandboxes import exits
 from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Keeper(Generic[E]):
 
     def start(self) -> None:
         """Begin to boot."""
-        atexit.register(self.close)
+        exits.register(self.close)
         self._thread(self._keep, "sandkernel-pool")
 
     def _thread(self, function: Callable[..., None], name: str, *arguments: object) -> None:
@@ -255,7 +255,7 @@ class Keeper(Generic[E]):
         """End all of them; in a forked child: nothing."""
         if os.getpid() != self._owner:
             return
-        atexit.unregister(self.close)
+        exits.unregister(self.close)
         with self._changed:
             self._closed = True
             for cancellation in self._boots.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
 import os
@@ -12,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import ClosedError, ForkError, SandkernelError
-from sandkernel.sandboxes import runner
+from sandkernel.sandboxes import exits, runner
 from sandkernel.sandboxes.modal import sdk
 
 if TYPE_CHECKING:
@@ -43,9 +42,6 @@ class Lifeline:
         self.ended = False
         self.detached = False
         _alive.add(self)
-        # Ours must run before those of the SDK, and the last that is registered runs first.
-        atexit.unregister(_end_all)
-        atexit.register(_end_all)
 
     @property
     def owned(self) -> bool:
@@ -135,6 +131,9 @@ def _end_all() -> None:
         await asyncio.gather(*(lifeline.end() for lifeline in lifelines))
 
     runner.run(end, cancellable=False)
+
+
+exits.register(_end_all)
 
 
 def watch_for_termination() -> None:

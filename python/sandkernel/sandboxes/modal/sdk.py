@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandkernel.exceptions import (
@@ -12,6 +13,7 @@ from sandkernel.exceptions import (
     PackageInstallError,
     SandkernelError,
 )
+from sandkernel.sandboxes import exits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,6 +30,7 @@ def load() -> ModuleType:
     Raises:
         ModuleNotFoundError: It is not installed.
     """
+    first = "modal" not in sys.modules
     try:
         import modal  # noqa: PLC0415 it takes a third of a second
         import modal.exception  # noqa: PLC0415
@@ -37,6 +40,8 @@ def load() -> ModuleType:
         raise ModuleNotFoundError(
             "Sandboxes on Modal need the modal package: pip install 'sandkernel[modal]'", name="modal"
         ) from error
+    if first:
+        exits.come_first()
     return modal
 
 
