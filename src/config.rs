@@ -48,7 +48,7 @@ impl Default for SessionConfig {
     }
 }
 
-/// How one piece of code is run.
+/// How one piece of code is run. By default without a timeout, as a cell of a notebook that asks for nothing.
 // Each flag is apart from the others.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
@@ -68,4 +68,18 @@ pub struct RunOptions {
     pub generation: Option<u64>,
     /// Binary attachments of the request, for code that looks for them.
     pub buffers: Vec<Bytes>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            silent: false,
+            store_history: true,
+            observe: false,
+            allow_stdin: false,
+            generation: None,
+            buffers: Vec::new(),
+        }
+    }
 }

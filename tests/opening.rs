@@ -9,18 +9,8 @@ use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::session::Session;
 use support::fault_proxy::{Cut, FaultProxy, Toward};
-use support::signal;
 use support::tuned_gateway::TunedGateway;
-
-const PLAIN: RunOptions = RunOptions {
-    timeout: Some(Duration::from_secs(60)),
-    silent: false,
-    store_history: true,
-    observe: false,
-    allow_stdin: false,
-    generation: None,
-    buffers: Vec::new(),
-};
+use support::{signal, within};
 
 /// Far above what an answer takes on a machine under load, and far below the 60 s that a connection may take.
 const IN_TIME: Duration = Duration::from_secs(20);
@@ -40,12 +30,12 @@ async fn open(gateway: &TunedGateway, port: u16, dead_peer_timeout: Duration) ->
 }
 
 async fn printed(session: &Session, expression: &str) -> String {
-    session.run(format!("print({expression}, end='')"), PLAIN).await.unwrap().stdout()
+    session.run(format!("print({expression}, end='')"), within(60)).await.unwrap().stdout()
 }
 
 /// After a kernel's death, what is asked next opens a new session.
 async fn kill_the_kernel(session: &Session) {
-    let error = session.run("import os\nos._exit(1)".to_owned(), PLAIN).await.unwrap_err();
+    let error = session.run("import os\nos._exit(1)".to_owned(), within(60)).await.unwrap_err();
     assert!(matches!(error, Error::KernelDied { .. }), "{error:?}");
 }
 
@@ -61,7 +51,7 @@ async fn a_session_whose_opening_was_cut_survives_the_next_cut() {
         // The gateway may know of the session when the client does not.
         let cut = if position % 200 == 0 { Cut::Fin } else { Cut::Reset };
         proxy.cut_after(Toward::Client, position, cut);
-        let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..PLAIN }).unwrap();
+        let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(60) }).unwrap();
         assert!(running.next_event().await.is_some(), "at {position}");
         assert!(proxy.disarm(), "at {position}");
         proxy.cut_now(cut);
@@ -95,14 +85,14 @@ async fn what_a_kernel_gets_before_it_is_heard_is_kept() {
     kill_the_kernel(&session).await;
     let other = open(&gateway, gateway.port, Duration::from_secs(15)).await;
     let kernel = printed(&other, "__import__('os').getpid()").await.parse().unwrap();
-    other.run("runs = []".to_owned(), PLAIN).await.unwrap();
+    other.run("runs = []".to_owned(), within(60)).await.unwrap();
     other.close().await;
 
     signal("STOP", kernel);
     let mut running = session
         .start(
             "runs.append(1)\nprint(len(runs), flush=True)".to_owned(),
-            RunOptions { observe: true, ..PLAIN },
+            RunOptions { observe: true, ..within(60) },
         )
         .unwrap();
     // While the kernel is asked whether it is heard, and when it has got the code all the same.
@@ -124,7 +114,7 @@ async fn who_shares_a_kernel_learns_that_it_is_restarted() {
     let session = open(&gateway, gateway.port, Duration::from_secs(15)).await;
     let other = open(&gateway, gateway.port, Duration::from_secs(15)).await;
     let code = "import time\nprint('began', flush=True)\ntime.sleep(600)";
-    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..PLAIN }).unwrap();
+    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(60) }).unwrap();
     assert!(running.next_event().await.is_some());
     let asked = Instant::now();
     other.restart().await.unwrap();

@@ -69,16 +69,7 @@ async fn with_the_proxies_of_the_environment() {
             config.connect_timeout = Duration::from_secs_f64(seconds.parse().unwrap());
         }
         let session = Session::open(endpoint, config).await?;
-        let options = RunOptions {
-            timeout: None,
-            silent: false,
-            store_history: true,
-            observe: false,
-            allow_stdin: false,
-            generation: None,
-            buffers: Vec::new(),
-        };
-        let execution = session.run("print(6 * 7)".to_owned(), options).await?;
+        let execution = session.run("print(6 * 7)".to_owned(), RunOptions::default()).await?;
         session.close().await;
         Ok::<_, Error>(execution.stdout())
     };

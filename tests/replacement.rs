@@ -9,24 +9,14 @@ use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::error::Aftermath;
 use sandkernel::session::Session;
-use support::Gateway;
-
-const PLAIN: RunOptions = RunOptions {
-    timeout: Some(Duration::from_secs(60)),
-    silent: false,
-    store_history: true,
-    observe: false,
-    allow_stdin: false,
-    generation: None,
-    buffers: Vec::new(),
-};
+use support::{Gateway, within};
 
 fn config() -> SessionConfig {
     SessionConfig { interrupt_grace: Duration::from_secs(1), ..SessionConfig::default() }
 }
 
 async fn printed(session: &Session, expression: &str) -> String {
-    session.run(format!("print({expression})"), PLAIN).await.unwrap().stdout()
+    session.run(format!("print({expression})"), within(60)).await.unwrap().stdout()
 }
 
 /// A stock gateway gives a kernel up that dies again and again right after its start.
@@ -43,7 +33,7 @@ async fn a_kernel_that_the_gateway_gave_up_is_replaced() {
         deaths += 1;
         // A death that comes late, on a machine under load, makes the gateway count anew.
         assert!(deaths <= 30, "the gateway does not give the kernel up");
-        let error = session.run("import os; os._exit(1)".to_owned(), PLAIN).await.unwrap_err();
+        let error = session.run("import os; os._exit(1)".to_owned(), within(60)).await.unwrap_err();
         let Error::KernelDied { reason, .. } = error else { panic!("{error:?}") };
         assert_eq!(session.generation(), deaths);
         if reason.contains("could not start") {
@@ -56,7 +46,7 @@ async fn a_kernel_that_the_gateway_gave_up_is_replaced() {
 
     // Nobody but who created the kernel creates another one.
     let error = loop {
-        match guest.run("1".to_owned(), PLAIN).await.unwrap_err() {
+        match guest.run("1".to_owned(), within(60)).await.unwrap_err() {
             Error::KernelDied { .. } | Error::ConnectionLost { .. } => {}
             error => break error,
         }
@@ -72,10 +62,10 @@ async fn a_kernel_that_the_gateway_gave_up_is_replaced() {
 
     // A kernel that others have deleted is replaced where it was to be restarted, which is a loss of its own. The
     // gateway says nothing of the deletion, and the code nothing either.
-    session.run("kept = 1".to_owned(), PLAIN).await.unwrap();
+    session.run("kept = 1".to_owned(), within(60)).await.unwrap();
     let second = session.kernel_id();
     gateway.client().delete_kernel(&second).await.unwrap();
-    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
+    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..within(60) };
     let error = session.run("1".to_owned(), options).await.unwrap_err();
     assert!(matches!(error, Error::ExecutionTimeout { aftermath: Aftermath::Restarted, .. }), "{error:?}");
     assert_ne!(session.kernel_id(), second);

@@ -9,19 +9,9 @@ use sandkernel::Error;
 use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::execution::Execution;
 use sandkernel::session::{InputRequest, Reply, Session, StreamEvent};
-use support::Gateway;
 use support::fault_proxy::{Cut, FaultProxy, Toward};
 use support::tuned_gateway::TunedGateway;
-
-const OPTIONS: RunOptions = RunOptions {
-    timeout: Some(Duration::from_secs(30)),
-    silent: false,
-    store_history: true,
-    observe: false,
-    allow_stdin: false,
-    generation: None,
-    buffers: Vec::new(),
-};
+use support::{Gateway, within};
 
 /// Output on both streams, something displayed and updated, a large message and an error; and how often it ran.
 const EVERYTHING: &str = r"
@@ -74,7 +64,7 @@ async fn open(gateway: &TunedGateway, proxy: &FaultProxy, dead_peer_timeout: Dur
 }
 
 async fn number(session: &Session, expression: &str) -> usize {
-    let execution = session.run(expression.to_owned(), OPTIONS).await.unwrap();
+    let execution = session.run(expression.to_owned(), within(30)).await.unwrap();
     execution.results[0].data.get("text/plain").unwrap().as_str().parse().unwrap()
 }
 
@@ -83,9 +73,9 @@ async fn a_cut_at_any_byte_changes_nothing() {
     let gateway = TunedGateway::start();
     let proxy = FaultProxy::start(gateway.port).await;
     let session = open(&gateway, &proxy, Duration::from_secs(15)).await;
-    session.run(EVERYTHING.to_owned(), OPTIONS).await.unwrap();
+    session.run(EVERYTHING.to_owned(), within(30)).await.unwrap();
     proxy.take_passed();
-    let undisturbed = Seen::from(session.run(EVERYTHING.to_owned(), OPTIONS).await.unwrap());
+    let undisturbed = Seen::from(session.run(EVERYTHING.to_owned(), within(30)).await.unwrap());
     assert_eq!(undisturbed.error.as_ref().unwrap().0, "ValueError");
     assert_eq!(undisturbed.results[0], "'second'");
     let (answer_bytes, request_bytes) = (proxy.take_passed(), EVERYTHING.len() + 300);
@@ -99,7 +89,7 @@ async fn a_cut_at_any_byte_changes_nothing() {
     for (index, (toward, position)) in cuts.iter().enumerate() {
         let cut = if index % 2 == 0 { Cut::Fin } else { Cut::Reset };
         proxy.cut_after(*toward, *position, cut);
-        let seen = session.run(EVERYTHING.to_owned(), OPTIONS).await;
+        let seen = session.run(EVERYTHING.to_owned(), within(30)).await;
         let seen = seen.unwrap_or_else(|error| panic!("{cut:?} {toward:?} at {position}: {error}"));
         assert_eq!(Seen::from(seen), undisturbed, "{cut:?} {toward:?} at {position}");
         happened += usize::from(proxy.disarm());
@@ -116,13 +106,13 @@ async fn a_silent_connection_is_replaced() {
     let gateway = TunedGateway::start();
     let proxy = FaultProxy::start(gateway.port).await;
     let session = open(&gateway, &proxy, Duration::from_millis(400)).await;
-    session.run(EVERYTHING.to_owned(), OPTIONS).await.unwrap();
+    session.run(EVERYTHING.to_owned(), within(30)).await.unwrap();
     proxy.take_passed();
-    let undisturbed = Seen::from(session.run(EVERYTHING.to_owned(), OPTIONS).await.unwrap());
+    let undisturbed = Seen::from(session.run(EVERYTHING.to_owned(), within(30)).await.unwrap());
     let bytes = proxy.take_passed();
     for position in (0..12).map(|index| index * bytes / 12) {
         proxy.cut_after(Toward::Client, position, Cut::Silence);
-        let seen = Seen::from(session.run(EVERYTHING.to_owned(), OPTIONS).await.unwrap());
+        let seen = Seen::from(session.run(EVERYTHING.to_owned(), within(30)).await.unwrap());
         assert_eq!(seen, undisturbed, "at {position}");
     }
     proxy.disarm();
@@ -136,7 +126,7 @@ async fn cuts_in_a_row_and_between_executions_change_nothing() {
     let proxy = FaultProxy::start(gateway.port).await;
     let session = open(&gateway, &proxy, Duration::from_secs(15)).await;
     let code = "import time\nfor i in range(40):\n    print(i, flush=True)\n    time.sleep(0.02)\n'done'";
-    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..OPTIONS }).unwrap();
+    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(30) }).unwrap();
     let mut events = 0;
     while running.next_event().await.is_some() {
         events += 1;
@@ -161,7 +151,7 @@ async fn what_is_asked_and_replied_across_cuts_arrives_once() {
     let proxy = FaultProxy::start(gateway.port).await;
     let session = open(&gateway, &proxy, Duration::from_secs(15)).await;
     let code = "[input(str(number)) for number in range(40)] == [str(number) * 1000 for number in range(40)]";
-    let options = RunOptions { observe: true, allow_stdin: true, ..OPTIONS };
+    let options = RunOptions { observe: true, allow_stdin: true, ..within(30) };
     let mut running = session.start(code.to_owned(), options).unwrap();
     let replier = running.replier().unwrap();
     let mut asked = Vec::new();
@@ -197,7 +187,7 @@ async fn a_gateway_without_a_journal_gives_a_clear_error() {
     .unwrap();
     let session = Session::open(endpoint, SessionConfig::default()).await.unwrap();
     let code = "import time\nprint('began', flush=True)\ntime.sleep(1)\nkept = 7";
-    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..OPTIONS }).unwrap();
+    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(30) }).unwrap();
     assert!(running.next_event().await.is_some());
     proxy.cut_now(Cut::Reset);
     let error = running.finish().await.unwrap_err();
@@ -221,7 +211,7 @@ async fn a_gateway_that_is_gone_ends_what_runs_in_time() {
     let mut running = session
         .start(
             "import time\nprint('began', flush=True)\ntime.sleep(600)".to_owned(),
-            RunOptions { observe: true, ..OPTIONS },
+            RunOptions { observe: true, ..within(30) },
         )
         .unwrap();
     assert!(running.next_event().await.is_some());
@@ -232,6 +222,6 @@ async fn a_gateway_that_is_gone_ends_what_runs_in_time() {
     assert_eq!(execution.stdout(), "began\n");
     assert!(reason.contains("did not come back within 1 s"), "{reason}");
     assert!(gone.elapsed() < Duration::from_secs(10), "{:?}", gone.elapsed());
-    assert!(session.run("1".to_owned(), OPTIONS).await.is_err());
+    assert!(session.run("1".to_owned(), within(30)).await.is_err());
     session.close().await;
 }

@@ -10,18 +10,8 @@ use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::error::Aftermath;
 use sandkernel::execution::{DisplayKind, Execution, StreamName};
 use sandkernel::session::{Reply, Session, StreamEvent};
-use support::Gateway;
 use support::tls_front::TlsFront;
-
-const PLAIN: RunOptions = RunOptions {
-    timeout: Some(Duration::from_secs(60)),
-    silent: false,
-    store_history: true,
-    observe: false,
-    allow_stdin: false,
-    generation: None,
-    buffers: Vec::new(),
-};
+use support::{Gateway, within};
 
 /// One gateway serves every step: a boot takes a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,7 +40,7 @@ fn config() -> SessionConfig {
 }
 
 async fn run(session: &Session, code: &str) -> Execution {
-    session.run(code.to_owned(), PLAIN).await.unwrap()
+    session.run(code.to_owned(), within(60)).await.unwrap()
 }
 
 fn text(execution: &Execution) -> Option<&str> {
@@ -75,7 +65,7 @@ async fn gives_errors_as_data(session: &Session) {
 
 async fn streams_what_happens(session: &Session) {
     let code = "import time\nprint('one', flush=True)\ntime.sleep(0.3)\nprint('two')\n3";
-    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..PLAIN }).unwrap();
+    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(60) }).unwrap();
     let Some(StreamEvent::Output { stream: StreamName::Stdout, text: first }) = running.next_event().await
     else {
         panic!("the first event is output")
@@ -92,7 +82,7 @@ async fn streams_what_happens(session: &Session) {
 
 async fn answers_what_the_code_asks(session: &Session) {
     let code = "import getpass\nnames = [input('name? '), getpass.getpass('word? ')]\nnames";
-    let options = RunOptions { observe: true, allow_stdin: true, ..PLAIN };
+    let options = RunOptions { observe: true, allow_stdin: true, ..within(60) };
     let mut running = session.start(code.to_owned(), options).unwrap();
     let replier = running.replier().unwrap();
     let mut asked = Vec::new();
@@ -115,8 +105,9 @@ async fn refuses_input_unless_allowed(session: &Session) {
 }
 
 async fn serves_in_order(session: &Session) {
-    let mut running: Vec<_> =
-        (0..10).map(|number| session.start(format!("order = {number}\norder"), PLAIN).unwrap()).collect();
+    let mut running: Vec<_> = (0..10)
+        .map(|number| session.start(format!("order = {number}\norder"), within(60)).unwrap())
+        .collect();
     for (number, running) in running.iter_mut().enumerate() {
         assert_eq!(text(&running.finish().await.unwrap()), Some(number.to_string().as_str()));
     }
@@ -124,7 +115,7 @@ async fn serves_in_order(session: &Session) {
 
 async fn keeps_the_state_when_a_timeout_interrupts(session: &Session) {
     run(session, "kept = 'here'").await;
-    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
+    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..within(60) };
     let code = "import time\nprint('began', flush=True)\ntime.sleep(600)";
     let error = session.run(code.to_owned(), options).await.unwrap_err();
     let Error::ExecutionTimeout { aftermath: Aftermath::Interrupted, execution: Some(execution), .. } = error
@@ -139,7 +130,7 @@ async fn interrupts_what_is_dropped(session: &Session) {
     let mut running = session
         .start(
             "import time\nprint('began', flush=True)\ntime.sleep(600)".to_owned(),
-            RunOptions { observe: true, ..PLAIN },
+            RunOptions { observe: true, ..within(60) },
         )
         .unwrap();
     assert!(running.next_event().await.is_some());
@@ -150,7 +141,7 @@ async fn interrupts_what_is_dropped(session: &Session) {
 
 async fn restarts_what_ignores_an_interrupt(session: &Session) {
     let generation = session.generation();
-    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
+    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..within(60) };
     let code = "import time\nwhile True:\n    try:\n        time.sleep(600)\n    except KeyboardInterrupt:\n        pass";
     let error = session.run(code.to_owned(), options).await.unwrap_err();
     assert!(matches!(error, Error::ExecutionTimeout { aftermath: Aftermath::Restarted, .. }), "{error:?}");
@@ -163,7 +154,7 @@ async fn restarts_on_request(session: &Session) {
     let mut running = session
         .start(
             "import time\nprint('began', flush=True)\ntime.sleep(600)".to_owned(),
-            RunOptions { observe: true, ..PLAIN },
+            RunOptions { observe: true, ..within(60) },
         )
         .unwrap();
     assert!(running.next_event().await.is_some());
@@ -181,7 +172,7 @@ async fn says_that_the_kernel_died(session: &Session) {
     let generation = session.generation();
     let started = Instant::now();
     let code = "import os, time\nprint('last words', flush=True)\ntime.sleep(0.5)\nos._exit(1)";
-    let error = session.run(code.to_owned(), PLAIN).await.unwrap_err();
+    let error = session.run(code.to_owned(), within(60)).await.unwrap_err();
     let Error::KernelDied { execution: Some(execution), .. } = error else { panic!("{error:?}") };
     assert_eq!(execution.stdout(), "last words\n");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
@@ -207,7 +198,7 @@ async fn attaches_to_a_kernel_and_leaves_it(gateway: &Gateway, owner: &Session) 
     let guest = Session::open(gateway.endpoint(), config.clone()).await.unwrap();
     assert_eq!(text(&run(&guest, "shared").await), Some("'seen'"));
     guest.close().await;
-    assert!(matches!(guest.run("1".to_owned(), PLAIN).await, Err(Error::Closed)));
+    assert!(matches!(guest.run("1".to_owned(), within(60)).await, Err(Error::Closed)));
     assert_eq!(text(&run(owner, "shared").await), Some("'seen'"));
 
     let unknown =
@@ -233,7 +224,7 @@ async fn closes(gateway: &Gateway, session: Session) {
     let mut running = session
         .start(
             "import time\nprint('began', flush=True)\ntime.sleep(600)".to_owned(),
-            RunOptions { observe: true, ..PLAIN },
+            RunOptions { observe: true, ..within(60) },
         )
         .unwrap();
     assert!(running.next_event().await.is_some());

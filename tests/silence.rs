@@ -11,17 +11,7 @@ use sandkernel::error::Aftermath;
 use sandkernel::session::{Running, Session};
 use support::fault_proxy::{Cut, FaultProxy};
 use support::tuned_gateway::TunedGateway;
-use support::{Gateway, signal};
-
-const PLAIN: RunOptions = RunOptions {
-    timeout: Some(Duration::from_secs(60)),
-    silent: false,
-    store_history: true,
-    observe: false,
-    allow_stdin: false,
-    generation: None,
-    buffers: Vec::new(),
-};
+use support::{Gateway, signal, within};
 
 /// Far above what an answer takes on a machine under load, and far below the 60 s that a connection may take.
 const IN_TIME: Duration = Duration::from_secs(8);
@@ -36,13 +26,13 @@ async fn open(gateway: &TunedGateway, port: u16, grace: Duration) -> Session {
 }
 
 async fn printed(session: &Session, expression: &str) -> String {
-    session.run(format!("print({expression}, end='')"), PLAIN).await.unwrap().stdout()
+    session.run(format!("print({expression}, end='')"), within(60)).await.unwrap().stdout()
 }
 
 /// Code that sleeps, and has begun to.
 async fn begin(session: &Session, timeout: Duration) -> Running {
     let code = "import time\nprint('began', flush=True)\ntime.sleep(600)";
-    let options = RunOptions { observe: true, timeout: Some(timeout), ..PLAIN };
+    let options = RunOptions { observe: true, timeout: Some(timeout), ..within(60) };
     let mut running = session.start(code.to_owned(), options).unwrap();
     assert!(running.next_event().await.is_some());
     running
@@ -57,7 +47,7 @@ fn timed_out(error: &Error) -> Aftermath {
 async fn a_stopped_gateway_holds_nobody_up() {
     let gateway = TunedGateway::start();
     let session = open(&gateway, gateway.port, Duration::from_secs(60)).await;
-    session.run("kept = 7".to_owned(), PLAIN).await.unwrap();
+    session.run("kept = 7".to_owned(), within(60)).await.unwrap();
     let mut running = begin(&session, Duration::from_secs(2)).await;
     gateway.stop();
     let stopped = Instant::now();
@@ -69,7 +59,7 @@ async fn a_stopped_gateway_holds_nobody_up() {
     assert!(stopped.elapsed() < IN_TIME, "{:?}", stopped.elapsed());
 
     // What comes next has its own timeout.
-    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..PLAIN };
+    let options = RunOptions { timeout: Some(Duration::from_millis(300)), ..within(60) };
     let asked = Instant::now();
     let error = session.run("kept = 8".to_owned(), options.clone()).await.unwrap_err();
     assert_eq!(timed_out(&error), Aftermath::NotRun);
@@ -104,11 +94,11 @@ async fn an_interrupt_is_sent_until_the_code_has_begun() {
     let gateway = TunedGateway::start();
     let proxy = FaultProxy::start(gateway.port).await;
     let session = open(&gateway, proxy.port, Duration::from_secs(60)).await;
-    session.run("import os, time\nkept = 7".to_owned(), PLAIN).await.unwrap();
+    session.run("import os, time\nkept = 7".to_owned(), within(60)).await.unwrap();
     let kernel = printed(&session, "os.getpid()").await.parse().unwrap();
     // A kernel that is idle overhears interrupts. Stopped, it has not begun with the code.
     signal("STOP", kernel);
-    let options = RunOptions { timeout: Some(Duration::from_millis(100)), ..PLAIN };
+    let options = RunOptions { timeout: Some(Duration::from_millis(100)), ..within(60) };
     let mut running = session.start("time.sleep(600)".to_owned(), options).unwrap();
     proxy.take_passed();
     while proxy.take_passed() == 0 {
@@ -121,10 +111,11 @@ async fn an_interrupt_is_sent_until_the_code_has_begun() {
 
     // At whatever moment the time is over, that code is hit, and what comes next is not.
     for index in 0..25 {
-        let options = RunOptions { timeout: Some(Duration::from_millis(index)), ..PLAIN };
+        let options = RunOptions { timeout: Some(Duration::from_millis(index)), ..within(60) };
         let error = session.run("time.sleep(600)".to_owned(), options).await.unwrap_err();
         assert!(matches!(timed_out(&error), Aftermath::Interrupted | Aftermath::NotRun), "{error:?}");
-        let next = session.run("for _ in range(20): time.sleep(0.001)\nprint(kept)".to_owned(), PLAIN).await;
+        let next =
+            session.run("for _ in range(20): time.sleep(0.001)\nprint(kept)".to_owned(), within(60)).await;
         assert_eq!(next.unwrap().stdout(), "7\n", "{index}");
     }
     assert_eq!(session.generation(), 0);
@@ -146,11 +137,11 @@ async fn a_stopped_kernel_is_restarted() {
     // Code of before that does not react is ended before what comes next, which is told.
     let stubborn = "import time\nwhile True:\n    try:\n        time.sleep(600)\n    except KeyboardInterrupt:\n        print('no', flush=True)";
     let mut running = session
-        .start(format!("print('began', flush=True)\n{stubborn}"), RunOptions { observe: true, ..PLAIN })
+        .start(format!("print('began', flush=True)\n{stubborn}"), RunOptions { observe: true, ..within(60) })
         .unwrap();
     assert!(running.next_event().await.is_some());
     drop(running);
-    let options = RunOptions { generation: Some(1), ..PLAIN };
+    let options = RunOptions { generation: Some(1), ..within(60) };
     let error = session.run("1".to_owned(), options).await.unwrap_err();
     assert!(matches!(&error, Error::StateLost), "{error:?}");
     assert_eq!(session.generation(), 2);
@@ -178,9 +169,9 @@ async fn a_client_that_slept_comes_back_to_its_kernel() {
     let gateway = TunedGateway::start_with(1);
     let proxy = FaultProxy::start(gateway.port).await;
     let session = open(&gateway, proxy.port, Duration::from_secs(5)).await;
-    session.run("kept = 7".to_owned(), PLAIN).await.unwrap();
+    session.run("kept = 7".to_owned(), within(60)).await.unwrap();
     let code = "import time\nfor i in range(100):\n    print(i, flush=True)\n    time.sleep(0.01)\nkept";
-    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..PLAIN }).unwrap();
+    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(60) }).unwrap();
     assert!(running.next_event().await.is_some());
     proxy.cut_now(Cut::Silence);
     while proxy.given_up() == 0 {
@@ -203,7 +194,7 @@ async fn a_message_too_large_for_us_ends_one_execution() {
     (config.limits.output_bytes, config.limits.result_bytes) = (1000, 1000);
     let session = Session::open(gateway.endpoint(), config).await.unwrap();
     let code = "kept = 7\nprint('before', flush=True)\nprint('x' * 20_000_000, flush=True)";
-    let error = session.run(code.to_owned(), PLAIN).await.unwrap_err();
+    let error = session.run(code.to_owned(), within(60)).await.unwrap_err();
     let Error::ConnectionLost { reason, execution: Some(execution) } = error else { panic!("{error:?}") };
     assert!(reason.contains("a message of 20000") && reason.contains("raise max_result_bytes"), "{reason}");
     assert_eq!(execution.stdout(), "before\n");

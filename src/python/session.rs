@@ -272,5 +272,5 @@ fn options(
     };
     // Not copied: a reference that is let go in another thread is counted when the interpreter runs next.
     let buffers = buffers.into_iter().map(Bytes::from_owner).collect();
-    Ok(RunOptions { timeout, silent, store_history, observe: false, allow_stdin: false, generation, buffers })
+    Ok(RunOptions { timeout, silent, store_history, generation, buffers, ..RunOptions::default() })
 }

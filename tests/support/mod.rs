@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sandkernel::config::RunOptions;
 use sandkernel::gateway::{Endpoint, GatewayClient};
 
 /// Python with `jupyter_kernel_gateway` and `ipykernel`.
@@ -44,6 +45,11 @@ sys.modules["rfc3987_syntax"] = None
 from kernel_gateway import launch_instance
 launch_instance()
 "#;
+
+/// Options for code that is to end within so many seconds.
+pub(crate) fn within(seconds: u64) -> RunOptions {
+    RunOptions { timeout: Some(Duration::from_secs(seconds)), ..RunOptions::default() }
+}
 
 /// A real kernel gateway in a process of its own, ended with its kernels when it is dropped.
 pub(crate) struct Gateway {
