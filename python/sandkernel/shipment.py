@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sandkernel import ExecutionError
+    from sandkernel import Execution
+    from sandkernel.plans import Plan
 
-__all__ = ["Cut", "Piece", "Progress", "Shipment", "cuts", "discard", "lacks_attachment", "size_of"]
+__all__ = ["Cut", "Piece", "Progress", "Shipment", "cuts", "discard", "size_of"]
 
 Progress: TypeAlias = "Callable[[int, int], object]"
 
@@ -105,6 +106,8 @@ class Shipment:
         self._receiver = f"{module!r},{function!r}"
         self._parts: list[bytes | memoryview | str] = [document, *buffers]
         self.size = sum(map(size_of, self._parts))
+        # Whether the kernel is known to tell its code what is attached, or not known not to.
+        self._attached = True
 
     def pieces(self) -> Iterator[Piece]:
         """Return the requests, each of a size that a gateway takes."""
@@ -115,10 +118,21 @@ class Shipment:
             call = f"__import__('_sandkernel_shipments').receive({arguments}"
             yield Piece(call, zlib.compress(cut.data, 1) if compressed else cut.data, cut.sent)
 
+    def send(
+        self, piece: Piece, execute: Callable[[str, Sequence[bytes | bytearray]], Plan[Execution]]
+    ) -> Plan[Execution]:
+        """Have the kernel execute the request of a piece, in the way that it understands.
 
-def lacks_attachment(error: ExecutionError | None) -> bool:
-    """Whether a request failed since its kernel does not tell its code what is attached to it."""
-    return error is not None and error.name == "NoAttachmentError"
+        Args:
+            piece: One of its own pieces.
+            execute: Executes code, with buffers attached to its request.
+        """
+        if self._attached:
+            execution = yield from execute(piece.code, (piece.data,))
+            if execution.error is None or execution.error.name != "NoAttachmentError":
+                return execution
+            self._attached = False
+        return (yield from execute(piece.whole_code, ()))
 
 
 def discard(shipment: Shipment) -> str:

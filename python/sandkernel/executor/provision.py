@@ -20,7 +20,7 @@ from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
 from sandkernel.plans import Plan, Request, Work
-from sandkernel.shipment import Shipment, discard, lacks_attachment
+from sandkernel.shipment import Shipment, discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -247,17 +247,15 @@ class Provision:
             raise SandkernelError(f"The kernel did not reply to {call.partition('(')[0]}")
         return execution.error.value
 
+    def _execute(self, code: str, buffers: Sequence[bytes | bytearray]) -> Plan[Execution]:
+        execution: Execution = yield self.request(code, buffers=buffers)
+        return execution
+
     def _deliver(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[Execution | None]:
         """Send a shipment; return the execution that failed, if one did."""
-        attached = True
         try:
             for piece in shipment.pieces():
-                execution: Execution
-                if attached:
-                    execution = yield self.request(piece.code, buffers=(piece.data,))
-                    attached = not lacks_attachment(execution.error)
-                if not attached:
-                    execution = yield self.request(piece.whole_code)
+                execution = yield from shipment.send(piece, self._execute)
                 if execution.error is not None:
                     return execution
                 if on_progress is not None:

@@ -21,7 +21,7 @@ from sandkernel.exceptions import (
 )
 from sandkernel.files.entry import found_in
 from sandkernel.plans import Request, Work
-from sandkernel.shipment import Shipment, lacks_attachment
+from sandkernel.shipment import Shipment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,10 +114,7 @@ class KernelFiles:
         pieces = shipment.pieces()
         # Compressing takes its time.
         while (piece := (yield Work(lambda: next(pieces, None)))) is not None:
-            execution: Execution = yield from self._try(piece.code, (piece.data,))
-            if lacks_attachment(execution.error):
-                execution = yield from self._try(piece.whole_code)
-            self._check(execution)
+            self._check((yield from shipment.send(piece, self._try)))
 
     def do(self, function: str, *arguments: Any) -> Plan[None]:  # noqa: ANN401 what a literal can be of
         """Call a function that replies nothing."""
