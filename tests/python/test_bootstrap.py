@@ -13,6 +13,7 @@ import pytest
 
 from conftest import wait_until
 from kernel_client import KernelClient, request, run
+from sandkernel import Session
 from sandkernel.gateway.program import program
 from sandkernel.sandboxes.endpoint import Endpoint
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SOURCE = program()
 KERNEL = "11111111-2222-3333-4444-555555555555"
-TOKEN = "a token of the tests"
+TOKEN = "a-token-of-the-tests"
 
 
 @contextmanager
@@ -80,7 +81,28 @@ def test_a_gateway_of_another_version_serves_without_what_does_not_fit(
         assert f"{name} does not fit" in log.read_text()
         with KernelClient(endpoint) as client:
             assert client.run("1 + 1").result == "2"
+        with Session.connect(endpoint.url, endpoint.token, kernel_id=KERNEL) as session:
+            assert session.run("1 + 1", timeout=60).text == "2"
         assert len(request(endpoint, "GET", "/api/kernels")[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("flush_what_there_is", "ipykernel.iostream"),
+        ("take_requests_at_once", "ipykernel.kernelapp"),
+        ("reply_at_once", "ipykernel.kernelbase"),
+    ],
+)
+def test_a_kernel_of_another_version_runs_without_what_does_not_fit(
+    name: str, module: str, nothing_left_behind: Path
+) -> None:
+    source = SOURCE.replace(f'import_module("{module}")', f'import_module("{module}.of_another_version")')
+    assert source != SOURCE
+    with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, log):
+        outcome = run(endpoint, "print('output')\n1 + 1")
+        assert (outcome.stdout, outcome.result) == ("output\n", "2")
+        assert f"launch: {name} does not fit" in log.read_text()
 
 
 def test_a_gateway_that_needs_the_deferred_modules_gets_them(nothing_left_behind: Path) -> None:

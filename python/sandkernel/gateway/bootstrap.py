@@ -37,7 +37,6 @@ from typing import Any, Dict, List
 
 from sandkernel.gateway.imports import import_gateway
 from sandkernel.gateway.kernels import (
-    MESSAGES_KEPT,
     EarlyKernel,
     fits_a_socket,
     tune_provisioner,
@@ -49,6 +48,8 @@ from sandkernel.gateway.tuning import tune, tune_bookkeeping, tune_nudge, tune_w
 Configuration = Dict[str, Any]
 
 MAXIMUM_MESSAGE = 256 << 20
+# As many messages wait here for a client as in a kernel (launch.py): by default 1000, then output is dropped.
+MESSAGES_KEPT = 1_000_000
 
 
 def read_configuration() -> Configuration:

@@ -18,30 +18,15 @@ if TYPE_CHECKING:
 PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 # A unix socket's path may be 104 bytes long, on macOS; the end is zmq's.
 LONGEST_ADDRESS = 100
-# Past 1000 messages that wait for a gateway, ZeroMQ drops output without a word: code that prints and flushes
-# gets there at once. It can only be told when the socket is made. (From ipykernel 7 on it is an XPUB.)
-MESSAGES_KEPT = 1_000_000
-START_KERNEL = f"""
-import sys
-sys.path[0] or sys.path.pop(0)
-import runpy, zmq
-make_socket = zmq.Context.socket
-def make_patient_socket(self, kind, *arguments, **options):
-    socket = make_socket(self, kind, *arguments, **options)
-    if kind in (zmq.PUB, zmq.XPUB):
-        zmq.Context.socket = make_socket
-        socket.setsockopt(zmq.SNDHWM, {MESSAGES_KEPT})
-    return socket
-zmq.Context.socket = make_patient_socket
-runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
-"""
 
 
 def kernel_command(configuration: Dict[str, Any]) -> List[str]:
     """What starts a kernel, up to the path of its connection file."""
     python = configuration.get("kernel_python") or sys.executable
+    specification: Any = importlib.util.find_spec("sandkernel.gateway.launch")
+    text = specification.loader.get_source(specification.name)
     # On disk, what was executed is written and synced each time: by far the longest wait of an execution.
-    return [python, "-c", START_KERNEL, "--HistoryManager.hist_file=:memory:", "-f"]
+    return [python, "-c", text, "--HistoryManager.hist_file=:memory:", "-f"]
 
 
 def fits_a_socket(path: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["program"]
 
-MODULES = ("bootstrap", "imports", "journal", "kernels", "processes", "shortening", "tuning")
+MODULES = ("bootstrap", "imports", "journal", "kernels", "launch", "processes", "shortening", "tuning")
 
 # The modules keep their names, and are imported from the text, wherever a `sandkernel` may lie.
 LOAD = """
@@ -19,6 +19,10 @@ class Sources:
     @staticmethod
     def create_module(specification):
         return None
+
+    @staticmethod
+    def get_source(name):
+        return SOURCES[name]
 
     @staticmethod
     def exec_module(module):

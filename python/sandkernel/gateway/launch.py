@@ -1,0 +1,99 @@
+"""Starts ipykernel in a kernel's process, without what makes each execution wait for nothing.
+
+It runs as `python -c <this text>`, by the interpreter of the kernels, so it imports nothing of ours. Each
+part is guarded: with another version of ipykernel a kernel starts too, only slower. What it changes:
+
+- Output is not dropped without a word where a gateway is slower than the code.
+- `flush()` of a stream that has nothing to send does not wait for the thread that sends. ipykernel flushes
+  both streams twice for each request, by far the longest wait of an execution.
+- Requests come to the main thread at once, not by way of a thread that looks which subshell they are for. No
+  client of ours asks for subshells.
+- Nobody sleeps before the reply. ipykernel does, for clients that do not look for the idle status.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# Where it starts there may be files of the agent's: nothing is imported from there.
+sys.path[0] or sys.path.pop(0)
+
+# ruff: noqa: E402 (the line above comes first)
+import importlib
+import runpy
+import threading
+from typing import Any
+
+import zmq
+
+# Past 1000 messages that wait for a gateway, ZeroMQ drops output: code that prints and flushes gets there at
+# once. It can only be told when the socket is made. (From ipykernel 7 on it is an XPUB.)
+MESSAGES_KEPT = 1_000_000
+
+
+def keep_messages() -> None:
+    """Keep what waits for the gateway."""
+    make_socket: Any = zmq.Context.socket
+    context: Any = zmq.Context
+
+    def make_patient_socket(self: Any, kind: int, *arguments: Any, **options: Any) -> Any:
+        socket = make_socket(self, kind, *arguments, **options)
+        if kind in (zmq.PUB, zmq.XPUB):
+            context.socket = make_socket
+            socket.setsockopt(zmq.SNDHWM, MESSAGES_KEPT)
+        return socket
+
+    context.socket = make_patient_socket
+
+
+def flush_what_there_is() -> None:
+    """Have a stream wait for the thread that sends only where there is something to send."""
+    stream: Any = importlib.import_module("ipykernel.iostream").OutStream
+    wait, send = stream.flush, stream._flush
+
+    def flush(self: Any) -> None:
+        # In this order: what leaves the buffers does so while `_sending` is set.
+        if getattr(self, "_buffers", True) or getattr(self, "_sending", False) or self.echo is not None:
+            wait(self)
+
+    def send_noted(self: Any) -> None:
+        self._sending = True
+        try:
+            send(self)
+        finally:
+            self._sending = False
+
+    stream.flush, stream._flush = flush, send_noted
+
+
+def take_requests_at_once() -> None:
+    """Have the main thread read the shell socket itself, as before ipykernel 7."""
+    application: Any = importlib.import_module("ipykernel.kernelapp")
+    kernel: Any = importlib.import_module("ipykernel.kernelbase").Kernel
+
+    class NoThread:
+        """What is asked for its main thread, and is false, as if there were no thread."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.parent_thread = threading.current_thread()
+
+        def __bool__(self) -> bool:
+            return False
+
+    if hasattr(application, "ShellChannelThread") and hasattr(kernel, "_supports_kernel_subshells"):
+        application.ShellChannelThread = NoThread
+        kernel._supports_kernel_subshells = False
+
+
+def reply_at_once() -> None:
+    """Do not sleep before the reply."""
+    kernel: Any = importlib.import_module("ipykernel.kernelbase").Kernel
+    kernel._execute_sleep = 0
+
+
+for tuning in (keep_messages, flush_what_there_is, take_requests_at_once, reply_at_once):
+    try:
+        tuning()
+    except Exception as error:
+        print("launch: %s does not fit this ipykernel: %r" % (tuning.__name__, error), file=sys.stderr)
+runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
