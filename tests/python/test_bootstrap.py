@@ -69,7 +69,7 @@ def test_it_runs_from_its_text_with_the_token_in_the_environment(nothing_left_be
         ("tune_provisioner", "jupyter_client.provisioning"),
         ("tune_websocket", "jupyter_server.services.kernels.websocket"),
         ("tune_nudge", "jupyter_server.services.kernels.connection.channels"),
-        ("tune_bookkeeping", "jupyter_server.services.kernels.kernelmanager"),
+        ("tune_activity", "jupyter_server.services.kernels.kernelmanager"),
     ],
 )
 def test_a_gateway_of_another_version_serves_without_what_does_not_fit(

@@ -43,7 +43,7 @@ from sandkernel.gateway.kernels import (
     write_kernel_specification,
 )
 from sandkernel.gateway.processes import Processes, Watcher
-from sandkernel.gateway.tuning import tune, tune_bookkeeping, tune_nudge, tune_websocket
+from sandkernel.gateway.tuning import tune, tune_nudge, tune_websocket
 
 Configuration = Dict[str, Any]
 
@@ -86,6 +86,14 @@ class Report:
             os.write(self.descriptor, json.dumps(fields).encode() + b"\n")
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
+
+
+def tune_activity() -> None:
+    """Have the gateway read no more of what kernels publish than it needs."""
+    # It needs zmq, which the first kernel's start does not wait for.
+    from sandkernel.gateway import activity
+
+    activity.install()
 
 
 def tune_resuming(web_application: Any) -> None:
@@ -187,7 +195,7 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
     application = build_application(configuration, listener, runtime)
     tune(tune_websocket)
     tune(tune_nudge)
-    tune(tune_bookkeeping)
+    tune(tune_activity)
     tune(tune_resuming, application.web_app)
     if not tune(tune_provisioner, early, processes) and early is not None:
         early.discard()

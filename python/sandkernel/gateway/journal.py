@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import sys
 import types
 from typing import Any, ClassVar, Deque, Dict, List, Optional, Tuple
 
@@ -24,9 +25,8 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketClosedError
 
-from sandkernel.gateway import shortening
+from sandkernel.gateway import relay, shortening
 
 RECEIVED = "Sandkernel-Received"
 RESUMED = "Sandkernel-Resumed"
@@ -40,27 +40,27 @@ LONGEST_COUNT = 18
 
 
 class Journal:
-    """What was sent last, and how much was sent and received in all."""
+    """What was sent last, as frames, and how much was sent and received in all."""
 
     def __init__(self) -> None:
-        self.messages: Deque[Tuple[Any, bool]] = collections.deque()
+        self.messages: Deque[bytes] = collections.deque()
         self.size = 0
         self.sent = 0
         self.received = 0
 
-    def append(self, message: Any, binary: bool) -> None:
+    def append(self, message: bytes) -> None:
         """Keep a message, and let go of the oldest past the limit."""
-        self.messages.append((message, binary))
+        self.messages.append(message)
         self.sent += 1
         self.size += len(message) + OVERHEAD
         while self.size > LIMIT:
-            self.size -= len(self.messages.popleft()[0]) + OVERHEAD
+            self.size -= len(self.messages.popleft()) + OVERHEAD
 
     def reaches(self, count: int) -> bool:
         """Whether everything after the first `count` messages is here."""
         return self.sent - len(self.messages) <= count <= self.sent
 
-    def since(self, count: int) -> List[Tuple[Any, bool]]:
+    def since(self, count: int) -> List[bytes]:
         """The messages after the first `count`."""
         return list(self.messages)[len(self.messages) - (self.sent - count) :]
 
@@ -78,40 +78,34 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     ready = False
     # What the client has sent before that.
     early: List[Any]
-    # The largest message that its client takes, in bytes; 0: it has not said.
-    limit = 0
+    # Carries the messages of the kernel, once it is heard, to a client that speaks the newer protocol.
+    relay: Optional[relay.Relay] = None
+    # The largest message that its client takes, in bytes.
+    limit = sys.maxsize
     # Ends it, where its client is away for too long.
     away: Any = None
 
     @property
     def write_message(self) -> Any:
         """What sends a message to the client."""
-        return self.websocket_handler.write_message if self.journal is None else self.keep_and_write
+        return self.websocket_handler.write_message if self.journal is None else self.send
 
-    def keep_and_write(self, message: Any, binary: bool = False) -> None:
-        """Send a message to the client, now or when it comes back."""
+    def send(self, message: Any, binary: bool = False) -> None:
+        """Send the client what the gateway itself has to say."""
+        content = message if isinstance(message, bytes) else message.encode()
+        whole = relay.frame([content], relay.BINARY if binary else relay.TEXT)
+        if self.relay is None:
+            self.keep_and_write([whole])
+        else:
+            self.relay.send(whole)
+
+    def keep_and_write(self, messages: List[bytes]) -> None:
+        """Send frames to the client, now or when it comes back."""
         if self.journal is not None:
-            self.journal.append(message, binary)
+            for message in messages:
+                self.journal.append(message)
         if self.away is None:
-            with contextlib.suppress(WebSocketClosedError):
-                self.websocket_handler.write_message(message, binary=binary)
-
-    def _on_zmq_reply(self, stream: Any, message: Any) -> None:
-        """Send a message of the kernel as the client can take it."""
-        # Where it is not a list, the client speaks the older protocol, and has said no limit.
-        if self.limit and isinstance(message, list):
-            if self.is_of_another(message):
-                return
-            if sum(map(len, message)) > shortening.PIECE:
-                for parts in shortening.shorten(message, self.limit):
-                    super()._on_zmq_reply(stream, parts)  # type: ignore[no-untyped-call]
-                return
-        super()._on_zmq_reply(stream, message)  # type: ignore[no-untyped-call]
-
-    def is_of_another(self, parts: List[Any]) -> bool:
-        """Whether another session asked for it: a kernel tells everybody, and this client would drop it."""
-        parent = bytes(parts[1])
-        return parent != b"{}" and self.key[1].encode() not in parent
+            relay.write(self.websocket_handler, messages)
 
     def begin(self, key: Tuple[str, str]) -> None:
         """Keep a journal from now on, in the place of whatever has that key."""
@@ -136,6 +130,8 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
         """Hand over what came early; a kernel that has said nothing for a minute gets it, too."""
         if not connected.cancelled():
             connected.exception()
+        if self.subprotocol == relay.PROTOCOL:
+            self.relay = relay.Relay(self)
         self.ready = True
         early, self.early = self.early, []
         for message in early:
@@ -175,6 +171,9 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
         self.come_back()
         if self.sessions.get(self.key) is self:
             del self.sessions[self.key]
+        if self.relay is not None:
+            self.relay.end()
+            self.relay = None
         # Where it was never opened, the gateway does not find it among those that are.
         with contextlib.suppress(KeyError):
             self.disconnect()  # type: ignore[no-untyped-call]
@@ -215,7 +214,7 @@ async def pre_get(self: Any) -> None:
     if kept is None or not can_resume(kept, self, received):
         await original.pre_get(self)
         self.connection.begin(key)
-        self.connection.limit = number(self, shortening.LIMIT) or 0
+        self.connection.limit = number(self, shortening.LIMIT) or sys.maxsize
         self.resumed_after = 0
         self.set_header(RESUMED, "new")
         return
@@ -249,8 +248,9 @@ async def open_websocket(self: Any, kernel_id: str) -> None:
     if not self.connection.opened:
         self.connection.open()
     self.connection.come_back()
-    for message, binary in self.connection.journal.since(self.resumed_after):
-        self.write_message(message, binary=binary)
+    missed = self.connection.journal.since(self.resumed_after)
+    if missed:
+        relay.write(self, missed)
 
 
 def on_message(self: Any, message: Any) -> None:
@@ -292,6 +292,7 @@ def tell_of_restarts(manager: Any) -> None:
 def install(web_application: Any) -> None:
     """Make a gateway keep journals."""
     tell_of_restarts(web_application.settings["kernel_manager"])
+    relay.check()
     web_application.settings["kernel_websocket_connection_class"] = JournalingConnection
     ours = {"pre_get": pre_get, "open": open_websocket, "on_message": on_message, "on_close": on_close}
     for name, method in ours.items():

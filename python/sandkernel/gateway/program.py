@@ -6,7 +6,18 @@ from pathlib import Path
 
 __all__ = ["program"]
 
-MODULES = ("bootstrap", "imports", "journal", "kernels", "launch", "processes", "shortening", "tuning")
+MODULES = (
+    "activity",
+    "bootstrap",
+    "imports",
+    "journal",
+    "kernels",
+    "launch",
+    "processes",
+    "relay",
+    "shortening",
+    "tuning",
+)
 
 # The modules keep their names, and are imported from the text, wherever a `sandkernel` may lie.
 LOAD = """

@@ -52,21 +52,3 @@ def tune_nudge() -> None:
             return ImpatientLoop(original.current(*arguments, **options))
 
     channels.IOLoop = ImpatientIOLoop
-
-
-def tune_bookkeeping() -> None:
-    """Make the gateway note when a kernel gets busy or idle, and read no other message of it for that."""
-    module: Any = importlib.import_module("jupyter_server.services.kernels.kernelmanager")
-    watch = module.MappingKernelManager.start_watching_activity
-
-    def watch_status(self: Any, kernel_id: str) -> None:
-        watch(self, kernel_id)
-        stream = self._kernels[kernel_id]._activity_stream
-        record = stream._recv_callback
-        # The first part is the topic, such as `kernel.<id>.status`.
-        stream.on_recv(lambda parts: record(parts) if parts[0].endswith(b"status") else None)
-
-    module.MappingKernelManager.start_watching_activity = watch_status
-    # Dates stay the texts that they are on the wire.
-    session: Any = importlib.import_module("jupyter_client.session")
-    session.extract_dates = lambda header: header
