@@ -141,18 +141,17 @@ async def minimal_client(stack: AsyncExitStack, place: Kernel) -> websockets.Cli
     return client
 
 
-async def take_turns(
-    places: Sequence[Kernel], sessions: Sequence[Session], turns: int, rounds: int
-) -> dict[str, Round]:
+async def take_turns(places: Sequence[Kernel], turns: int, rounds: int) -> dict[str, Round]:
+    """Let each take its turn alone: a kernel tells all that are connected what any of them does."""
     found = {THREADS: Round(), LOOP: Round(), MINIMAL: Round()}
-    async with AsyncExitStack() as stack:
-        clients = [await minimal_client(stack, place) for place in places]
-        ours = [lambda session=session: session.arun(CODE) for session in sessions]
-        theirs = [lambda client=client: run_minimal(client) for client in clients]
-        for _ in range(rounds):
+    for _ in range(rounds):
+        with ExitStack() as ours:
+            sessions = [ours.enter_context(connect(place)) for place in places]
             await asyncio.to_thread(in_threads, sessions, turns, found[THREADS])
-            await in_loop(ours, turns, found[LOOP])
-            await in_loop(theirs, turns, found[MINIMAL])
+            await in_loop([lambda each=each: each.arun(CODE) for each in sessions], turns, found[LOOP])
+        async with AsyncExitStack() as theirs:
+            clients = [await minimal_client(theirs, place) for place in places]
+            await in_loop([lambda each=each: run_minimal(each) for each in clients], turns, found[MINIMAL])
     return found
 
 
@@ -207,9 +206,7 @@ TAILS = (
 def together(section: Section, places: Sequence[Kernel], count: int, total: int) -> dict[str, float]:
     """Measure a number of sessions; returns the bars to draw."""
     used = [places[number * max(1, len(places) // count) % len(places)] for number in range(count)]
-    with ExitStack() as stack:
-        sessions = [stack.enter_context(connect(place)) for place in used]
-        found = asyncio.run(take_turns(used, sessions, max(2, total // count // ROUNDS), ROUNDS))
+    found = asyncio.run(take_turns(used, max(2, total // count // ROUNDS), ROUNDS))
     title = f"Sessions at once: {count}, on {len(set(used))} kernels of 2 gateways"
     section.tables.append(Table(title, HEAD, [[name, *each.row()] for name, each in found.items()], TAILS))
     minimal = found[MINIMAL]

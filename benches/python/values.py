@@ -34,7 +34,8 @@ EXECUTORS: Mapping[str, Callable[..., Any]] = {
     OURS: ModalExecutor,
     SMOLAGENTS: smolagents.remote_executors.ModalExecutor,
 }
-SECONDS_LIMIT = {SMOLAGENTS: 30.0, OURS: 60.0}
+# What smolagents' does not do within a hundred times what ours takes, it is not waited for.
+SECONDS_LIMIT = {SMOLAGENTS: 120.0, OURS: 60.0}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 NOT_DONE = "not done after {:.0f} s"
 TO_KERNEL, TO_HOST = "to the kernel", "to the host"
