@@ -68,6 +68,23 @@ late
     assert execution.stdout == "".join(f"line {number}.\n" for number in range(500))
 
 
+def test_magics_and_transformers_of_the_user_work(session: Session) -> None:
+    session.run("get_ipython().input_transformers_cleanup.append(lambda lines: ['added = 1\\n', *lines])")
+    assert session.run("added").text == "1"
+    session.run("get_ipython().input_transformers_cleanup.clear()")
+    for _ in range(2):
+        assert session.run("%%capture kept\nprint('captured')").stdout == ""
+        assert session.run("kept.stdout").text == "'captured\\n'"
+        assert session.run("lines = !echo shell\nlines[0]").text == "'shell'"
+    assert "1 loop each" in session.run("%timeit -n 1 -r 1 pass").stdout
+
+
+def test_what_is_logged_is_as_it_was(session: Session) -> None:
+    code = "import logging\nlogging.getLogger('mine').setLevel(10)\nlogging.getLogger('mine').debug('a word')"
+    session.run("import logging, sys\nlogging.basicConfig(stream=sys.stdout, level=10)")
+    assert "a word" in session.run(code).stdout
+
+
 def test_a_cell_that_awaits_runs_and_ends_on_time(session: Session) -> None:
     code = "import asyncio\nfor number in range(3):\n    await asyncio.sleep(0.01)\n    print(number)\nnumber"
     execution = session.run(code, timeout=60)

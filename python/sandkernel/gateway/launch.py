@@ -9,6 +9,9 @@ part is guarded: with another version of ipykernel a kernel starts too, only slo
 - Requests come to the main thread at once, not by way of a thread that looks which subshell they are for. No
   client of ours asks for subshells.
 - Nobody sleeps before the reply. ipykernel does, for clients that do not look for the idle status.
+- What does not change is looked at once: a cell is transformed for the question whether it awaits something,
+  and not again for its execution; what IPython's methods accept is known; no record is made of a message to
+  the log that is below its level.
 """
 
 from __future__ import annotations
@@ -91,7 +94,58 @@ def reply_at_once() -> None:
     kernel._execute_sleep = 0
 
 
-for tuning in (keep_messages, flush_what_there_is, take_requests_at_once, reply_at_once):
+def log_what_is_shown() -> None:
+    """Have the kernel's log drop what is below its level at once, not where it would be written."""
+    application: Any = importlib.import_module("ipykernel.kernelapp").IPKernelApp
+    start = application.start
+
+    def start_quietly(self: Any) -> None:
+        self.log.setLevel(self.log_level)
+        start(self)
+
+    application.start = start_quietly
+
+
+def look_once_at_signatures() -> None:
+    """Look once at what a method accepts, not for each cell."""
+    kernel: Any = importlib.import_module("ipykernel.ipkernel")
+    look, known = kernel._accepts_parameters, {}
+
+    def look_once(method: Any, names: Any) -> Any:
+        key = (getattr(method, "__func__", method), *names)
+        if key not in known:
+            known[key] = look(method, names)
+        return known[key]
+
+    kernel._accepts_parameters = look_once
+
+
+def transform_once() -> None:
+    """Keep a transformed cell for whoever asks next for the same one."""
+    shell: Any = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
+    transform = shell.transform_cell
+
+    def transform_and_keep(self: Any, raw_cell: str) -> Any:
+        cell, self._kept_cell = getattr(self, "_kept_cell", None), None
+        if cell is not None and cell[0] == raw_cell:
+            return cell[1]
+        transformed = transform(self, raw_cell)
+        self._kept_cell = (raw_cell, transformed)
+        return transformed
+
+    shell.transform_cell = transform_and_keep
+
+
+TUNINGS = (
+    keep_messages,
+    flush_what_there_is,
+    take_requests_at_once,
+    reply_at_once,
+    log_what_is_shown,
+    look_once_at_signatures,
+    transform_once,
+)
+for tuning in TUNINGS:
     try:
         tuning()
     except Exception as error:
