@@ -14,6 +14,7 @@ import pytest
 from conftest import wait_until
 from kernel_client import KernelClient, request, run
 from sandkernel import Session
+from sandkernel.exceptions import KernelDied
 from sandkernel.gateway.program import program
 from sandkernel.sandboxes.endpoint import Endpoint
 
@@ -66,6 +67,7 @@ def test_it_runs_from_its_text_with_the_token_in_the_environment(nothing_left_be
 @pytest.mark.parametrize(
     ("name", "module"),
     [
+        ("tune_deaths", "jupyter_client.ioloop.restarter"),
         ("tune_provisioner", "jupyter_client.provisioning"),
         ("tune_websocket", "jupyter_server.services.kernels.websocket"),
         ("tune_nudge", "jupyter_server.services.kernels.connection.channels"),
@@ -92,6 +94,9 @@ def test_a_gateway_of_another_version_serves_without_what_does_not_fit(
         ("flush_what_there_is", "ipykernel.iostream"),
         ("take_requests_at_once", "ipykernel.kernelapp"),
         ("reply_at_once", "ipykernel.kernelbase"),
+        ("log_what_is_shown", "ipykernel.kernelapp"),
+        ("look_once_at_signatures", "ipykernel.ipkernel"),
+        ("transform_once", "IPython.core.interactiveshell"),
     ],
 )
 def test_a_kernel_of_another_version_runs_without_what_does_not_fit(
@@ -103,6 +108,17 @@ def test_a_kernel_of_another_version_runs_without_what_does_not_fit(
         outcome = run(endpoint, "print('output')\n1 + 1")
         assert (outcome.stdout, outcome.result) == ("output\n", "2")
         assert f"launch: {name} does not fit" in log.read_text()
+
+
+def test_a_death_is_noticed_without_asking(nothing_left_behind: Path) -> None:
+    source = SOURCE.replace("3.0 if tune(tune_deaths", "3600.0 if tune(tune_deaths")
+    assert source != SOURCE
+    with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, _):
+        for _ in range(3):
+            with Session.connect(endpoint.url, endpoint.token, kernel_id=KERNEL) as session:
+                with pytest.raises(KernelDied):
+                    session.run("import os, subprocess\nsubprocess.run('true')\nos._exit(1)", timeout=60)
+                assert session.run("1 + 1", timeout=60).text == "2"
 
 
 def test_a_gateway_that_needs_the_deferred_modules_gets_them(nothing_left_behind: Path) -> None:

@@ -96,6 +96,14 @@ def tune_activity() -> None:
     activity.install()
 
 
+def tune_deaths(processes: Processes, managers: Any) -> None:
+    """Have the gateway notice at once that a kernel has died."""
+    # It needs tornado, which the first kernel's start does not wait for.
+    from sandkernel.gateway import deaths
+
+    deaths.install(processes, managers)
+
+
 def tune_resuming(web_application: Any) -> None:
     """Let a client that lost its websocket take up where it was."""
     # It builds on classes of the gateway, which is imported by now.
@@ -104,17 +112,22 @@ def tune_resuming(web_application: Any) -> None:
     journal.install(web_application)
 
 
-def build_application(configuration: Configuration, listener: socket.socket, runtime: str) -> Any:
+def build_application(
+    configuration: Configuration, processes: Processes, listener: socket.socket, runtime: str
+) -> Any:
     """The gateway's application, listening."""
     application_class = import_gateway()
     import zmq
     from tornado.httpserver import HTTPServer
     from traitlets.config import Config
 
+    def managers() -> Any:
+        return application_class.instance().kernel_manager._kernels.values()
+
     settings = Config()
     # With a limit, output past 1 MB/s is dropped, results and errors with it.
     settings.ZMQChannelsWebsocketConnection.limit_rate = False
-    settings.KernelRestarter.time_to_dead = 0.1
+    settings.KernelRestarter.time_to_dead = 3.0 if tune(tune_deaths, processes, managers) else 0.1
     # By default a kernel that dies six times within seconds is given up, as agents' code may well make it.
     settings.KernelRestarter.restart_limit = 1000
     # Whoever restarts a kernel has tried to interrupt it: it is not waited for another five seconds.
@@ -192,7 +205,7 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
     runtime = settle(configuration)
     listener = listen(configuration)
     early = EarlyKernel(configuration, processes, runtime) if configuration.get("kernel_id") else None
-    application = build_application(configuration, listener, runtime)
+    application = build_application(configuration, processes, listener, runtime)
     tune(tune_websocket)
     tune(tune_nudge)
     tune(tune_activity)

@@ -24,6 +24,10 @@ class Processes:
         self.kernels: Dict[int, Any] = {}
         self.prctl: Any = None
         self.adopting = False
+        # Set when a process of ours may have ended; by somebody who is told, or else always.
+        self.news = threading.Event()
+        self.news.set()
+        self.is_told = False
         if sys.platform == "linux":
             with contextlib.suppress(Exception):
                 import ctypes
@@ -84,6 +88,10 @@ class Processes:
 
     def reap_orphans(self) -> None:
         """Wait for orphans that ended; a kernel that ended is its manager's to notice."""
+        if not self.news.is_set():
+            return
+        if self.is_told:
+            self.news.clear()
         for process_id, process in list(self.kernels.items()):
             if process.returncode is not None:
                 del self.kernels[process_id]

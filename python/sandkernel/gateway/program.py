@@ -9,6 +9,7 @@ __all__ = ["program"]
 MODULES = (
     "activity",
     "bootstrap",
+    "deaths",
     "imports",
     "journal",
     "kernels",
