@@ -187,9 +187,8 @@ def processor_time() -> float:
 
 
 PROCESSOR_NOTE = (
-    "About a third of it is the sleeping and waking of threads (perf): an execution's messages come one "
-    "by one, which makes four to nine switches of threads (getrusage). Where others use the cores, a "
-    "switch costs more. Less takes a gateway that sends together what belongs together."
+    "About a third of it is the sleeping and waking of threads (perf), some three for an execution "
+    "(getrusage). Where others use the cores, a switch costs more."
 )
 
 

@@ -154,3 +154,22 @@ async def test_turns_are_had_one_at_a_time_and_in_order() -> None:
     await work(3)
     assert sorted(order[:3]) == [0, 1, 2]
     assert order[3] == 3
+
+
+async def test_a_turn_that_is_not_waited_for_any_more_goes_to_the_next() -> None:
+    turns, order = Turns(), []
+
+    async def work(number: int) -> None:
+        async with turns.atake():
+            order.append(number)
+
+    async with turns.atake():
+        tasks = [asyncio.create_task(work(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+    # Its turn has come, and it does not know yet.
+    tasks[0].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == [2]
+    await asyncio.wait_for(work(3), 30)
+    assert order == [2, 3]

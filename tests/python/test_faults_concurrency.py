@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conftest import wait_until
 from sandkernel import LocalExecutor, Session
 from sandkernel.sandboxes.local import LocalSandbox
 
@@ -96,12 +97,10 @@ def test_threads_are_served_in_the_order_of_their_calls(executor: LocalExecutor)
     with executor._turns.take():
         # Each one is in the queue before the next one is started.
         for number in range(6):
-            last = executor._turns._last
             code = f"time.sleep({0.02 * (6 - number)}); order.append({number})"
             threads.append(threading.Thread(target=executor, args=(code,)))
             threads[-1].start()
-            while executor._turns._last is last:
-                pass
+            assert wait_until(lambda waiting=number + 1: len(executor._turns._waiting) == waiting)
     for thread in threads:
         thread.join()
     assert executor("order").output == "[0, 1, 2, 3, 4, 5]"

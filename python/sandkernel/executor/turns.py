@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
@@ -15,43 +16,67 @@ if TYPE_CHECKING:
 class Turns:
     """A lock that is handed on in the order of the calls.
 
-    `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads. Each caller waits for the one before
-    it.
+    `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._last: Future[None] = Future()
-        self._last.set_result(None)
-
-    def _queue(self) -> tuple[Future[None], Future[None]]:
-        mine: Future[None] = Future()
-        with self._mutex:
-            before, self._last = self._last, mine
-        return before, mine
+        self._is_taken = False
+        self._waiting: deque[Future[None]] = deque()
 
     @contextmanager
     def take(self) -> Iterator[None]:
         """Wait in this thread for the turn."""
-        before, mine = self._queue()
+        turn = self._queue()
+        if turn is not None:
+            try:
+                turn.result()
+            except BaseException:
+                self._leave(turn)
+                raise
         try:
-            before.result()
             yield
         finally:
-            _hand_on(before, mine)
+            self._hand_on()
 
     @asynccontextmanager
     async def atake(self) -> AsyncIterator[None]:
         """Wait in this task for the turn."""
-        before, mine = self._queue()
+        turn = self._queue()
+        if turn is not None:
+            try:
+                # Shielded: who gives the turn is not to find it cancelled.
+                await asyncio.shield(asyncio.wrap_future(turn))
+            except BaseException:
+                self._leave(turn)
+                raise
         try:
-            # Shielded: cancelling this task must not cancel the turn of the one before it.
-            await asyncio.shield(asyncio.wrap_future(before))
             yield
         finally:
-            _hand_on(before, mine)
+            self._hand_on()
 
+    def _queue(self) -> Future[None] | None:
+        """Take the turn where it is free, or stand in the queue for it."""
+        with self._mutex:
+            if not self._is_taken:
+                self._is_taken = True
+                return None
+            turn: Future[None] = Future()
+            self._waiting.append(turn)
+            return turn
 
-def _hand_on(before: Future[None], mine: Future[None]) -> None:
-    # At once where the turn was had; after the one before where the waiting was broken off.
-    before.add_done_callback(lambda _: mine.set_result(None))
+    def _leave(self, turn: Future[None]) -> None:
+        """Break the waiting off; the turn may just have come."""
+        with self._mutex:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        with self._mutex:
+            if not self._waiting:
+                self._is_taken = False
+                return
+            turn = self._waiting.popleft()
+        turn.set_result(None)
