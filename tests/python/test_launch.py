@@ -72,6 +72,15 @@ def test_magics_and_transformers_of_the_user_work(session: Session) -> None:
     session.run("get_ipython().input_transformers_cleanup.append(lambda lines: ['added = 1\\n', *lines])")
     assert session.run("added").text == "1"
     session.run("get_ipython().input_transformers_cleanup.clear()")
+    code = """
+shell = get_ipython()
+shell.run_cell("before = 1")
+shell.input_transformers_cleanup.append(lambda lines: [line.replace("before", "after") for line in lines])
+shell.run_cell("before = 1")
+shell.input_transformers_cleanup.clear()
+"""
+    assert session.run(code).error is None
+    assert session.run("after").text == "1"
     for _ in range(2):
         assert session.run("%%capture kept\nprint('captured')").stdout == ""
         assert session.run("kept.stdout").text == "'captured\\n'"

@@ -112,7 +112,11 @@ def look_once_at_signatures() -> None:
     look, known = kernel._accepts_parameters, {}
 
     def look_once(method: Any, names: Any) -> Any:
-        key = (getattr(method, "__func__", method), *names)
+        function = getattr(method, "__func__", None)
+        if function is None:
+            # What somebody has put there may be anything.
+            return look(method, names)
+        key = (function, *names)
         if key not in known:
             known[key] = look(method, names)
         return known[key]
@@ -123,16 +127,23 @@ def look_once_at_signatures() -> None:
 def transform_once() -> None:
     """Keep a transformed cell for whoever asks next for the same one."""
     shell: Any = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
+    manager: Any = importlib.import_module("IPython.core.inputtransformer2").TransformerManager
     transform = shell.transform_cell
 
+    def transformers(manager: Any, post: Any) -> Any:
+        return [*manager.cleanup_transforms, *manager.line_transforms, *manager.token_transformers, *post]
+
     def transform_and_keep(self: Any, raw_cell: str) -> Any:
-        cell, self._kept_cell = getattr(self, "_kept_cell", None), None
-        if cell is not None and cell[0] == raw_cell:
-            return cell[1]
+        kept, self._kept_cell = getattr(self, "_kept_cell", None), None
+        key = (raw_cell, transformers(self.input_transformer_manager, self.input_transformers_post))
+        if kept is not None and kept[0] == key:
+            return kept[1]
         transformed = transform(self, raw_cell)
-        self._kept_cell = (raw_cell, transformed)
+        self._kept_cell = (key, transformed)
         return transformed
 
+    # It has what tells that the code may add transformers of its own.
+    transformers(manager(), shell.input_transformers_post.default())
     shell.transform_cell = transform_and_keep
 
 
