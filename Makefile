@@ -54,12 +54,9 @@ lint: build ## Check format, lints and types
 test-rust: $(VENV)/.dependencies ## Test the Rust core, without Python in it, against real gateways
 	SANDKERNEL_TEST_PYTHON=$(abspath $(BIN)/python) cargo test --quiet --no-default-features
 
-# One more than there are cores, since tests wait, too.
-WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-
 .PHONY: test-python
 test-python: build ## Test the Python package against real gateways
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 .PHONY: test
 test: lint test-rust test-python ## Lint, Rust tests, Python tests
