@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conftest import wait_until
 from executor_support import running_gateway
 from files_support import SEVERAL_BLOCKS
 from sandkernel import GatewayExecutor, ModalExecutor, Session
@@ -44,15 +45,13 @@ def test_files_wait_for_their_turn(executor: LocalExecutor, tmp_path: Path) -> N
         executor.files.write("turn", os.urandom(SEVERAL_BLOCKS), on_progress=lambda *_: order.append("block"))
 
     def queued() -> int:
-        return id(executor._turns._last)
+        return len(executor._turns._waiting) + executor._turns._is_taken
 
-    threads = []
+    threads: list[threading.Thread] = []
     for target, arguments in ((step, ("first", wait)), (put, ()), (step, ("last", "1"))):
-        before = queued()
         threads.append(threading.Thread(target=target, args=arguments))
         threads[-1].start()
-        while queued() == before:
-            pass
+        assert wait_until(lambda: queued() == len(threads))
     (tmp_path / "go").touch()
     for thread in threads:
         thread.join()
