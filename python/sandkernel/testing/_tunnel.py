@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 from sandkernel.testing._faults import Faults
@@ -166,8 +167,22 @@ class Tunnel:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*map(_connections_gone, self._servers))
         self.address.socket.close()
         self._path.unlink(missing_ok=True)
+
+
+async def _connections_gone(server: asyncio.AbstractServer) -> None:
+    """Wait for a moment until a server has no connection, those in the middle of a handshake among them."""
+    if sys.version_info >= (3, 12, 1):
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), 1)
+    else:
+        # There `wait_closed` does not wait.
+        for _ in range(100):
+            if not getattr(server, "_active_count", 0):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def _refuse(client: Streams) -> None:
