@@ -35,7 +35,7 @@ def install(processes: Processes, managers: Callable[[], Iterable[Any]]) -> None
             self._polling = False
 
     restarter_class.poll = poll_alone
-    loop = IOLoop.current()
+    loop: Any = IOLoop.current()
 
     def look() -> None:
         processes.news.set()
@@ -47,6 +47,6 @@ def install(processes: Processes, managers: Callable[[], Iterable[Any]]) -> None
             if restarter is not None and restarter._pcallback is not None:
                 loop.add_callback(restarter.poll)
 
+    loop.asyncio_loop.add_signal_handler(signal.SIGCHLD, look)
+    # Not before: where this fails, whoever waits for orphans looks for them all the time.
     processes.is_told = True
-    asyncio_loop: Any = loop
-    asyncio_loop.asyncio_loop.add_signal_handler(signal.SIGCHLD, look)

@@ -291,8 +291,9 @@ def tell_of_restarts(manager: Any) -> None:
 
 def install(web_application: Any) -> None:
     """Make a gateway keep journals."""
-    tell_of_restarts(web_application.settings["kernel_manager"])
+    # First: where it fails, the gateway is left as it is.
     relay.check()
+    tell_of_restarts(web_application.settings["kernel_manager"])
     web_application.settings["kernel_websocket_connection_class"] = JournalingConnection
     ours = {"pre_get": pre_get, "open": open_websocket, "on_message": on_message, "on_close": on_close}
     for name, method in ours.items():
