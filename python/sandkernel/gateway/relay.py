@@ -64,9 +64,13 @@ def encode(channel: bytes, parts: Parts) -> bytes:
 
 def check() -> None:
     """Raise where what a relay builds on is not as it knows it."""
-    for name in ("_handle_events", "sending", "closed", "send_multipart"):
-        getattr(ZMQStream, name)
-    getattr(WebSocketProtocol13, "is_closing")  # noqa: B009
+    needed = {
+        ZMQStream: ("_handle_events", "sending", "closed", "send_multipart"),
+        WebSocketProtocol13: ("is_closing",),
+    }
+    for owner, names in needed.items():
+        for name in names:
+            getattr(owner, name)
 
 
 class Channel:
@@ -147,11 +151,9 @@ class Relay:
             activity.note(self.kernel, parts)
         if not self.is_ours(parts):
             return
-        if sum(map(len, parts)) > shortening.PIECE:
-            for shorter in shortening.shorten(parts, self.connection.limit):
-                self.send(encode(channel.name, shorter))
-            return
-        self.send(encode(channel.name, parts), wait=self.may_wait(channel, topic, is_status, parts))
+        wait = self.may_wait(channel, topic, is_status, parts)
+        for shorter in shortening.shorten(parts, self.connection.limit):
+            self.send(encode(channel.name, shorter), wait=wait)
 
     def is_ours(self, parts: Parts) -> bool:
         """Whether no other session asked for it: a kernel tells everybody, and this client would drop it."""
