@@ -27,6 +27,18 @@ KERNEL = "11111111-2222-3333-4444-555555555555"
 TOKEN = "a-token-of-the-tests"
 
 
+def changed(before: str, after: str) -> str:
+    """The program's text with something in it replaced."""
+    source = SOURCE.replace(before, after)
+    assert source != SOURCE
+    return source
+
+
+def of_another_version(module: str) -> str:
+    """The program's text where a module does not fit."""
+    return changed(f'import_module("{module}")', f'import_module("{module}.of_another_version")')
+
+
 @contextmanager
 def gateway(source: str, directory: Path, **configuration: Any) -> Iterator[tuple[Endpoint, Path]]:
     """A gateway started the way an image does it, and the file of its stderr."""
@@ -77,8 +89,7 @@ def test_it_runs_from_its_text_with_the_token_in_the_environment(nothing_left_be
 def test_a_gateway_of_another_version_serves_without_what_does_not_fit(
     name: str, module: str, nothing_left_behind: Path
 ) -> None:
-    source = SOURCE.replace(f'import_module("{module}")', f'import_module("{module}.of_another_version")')
-    assert source != SOURCE
+    source = of_another_version(module)
     with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, log):
         assert f"{name} does not fit" in log.read_text()
         with KernelClient(endpoint) as client:
@@ -102,8 +113,7 @@ def test_a_gateway_of_another_version_serves_without_what_does_not_fit(
 def test_a_kernel_of_another_version_runs_without_what_does_not_fit(
     name: str, module: str, nothing_left_behind: Path
 ) -> None:
-    source = SOURCE.replace(f'import_module("{module}")', f'import_module("{module}.of_another_version")')
-    assert source != SOURCE
+    source = of_another_version(module)
     with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, log):
         outcome = run(endpoint, "print('output')\n1 + 1")
         assert (outcome.stdout, outcome.result) == ("output\n", "2")
@@ -111,8 +121,7 @@ def test_a_kernel_of_another_version_runs_without_what_does_not_fit(
 
 
 def test_a_death_is_noticed_without_asking(nothing_left_behind: Path) -> None:
-    source = SOURCE.replace("3.0 if tune(tune_deaths", "3600.0 if tune(tune_deaths")
-    assert source != SOURCE
+    source = changed("3.0 if tune(tune_deaths", "3600.0 if tune(tune_deaths")
     with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, _):
         for _ in range(3):
             with Session.connect(endpoint.url, endpoint.token, kernel_id=KERNEL) as session:
@@ -122,10 +131,7 @@ def test_a_death_is_noticed_without_asking(nothing_left_behind: Path) -> None:
 
 
 def test_a_gateway_that_needs_the_deferred_modules_gets_them(nothing_left_behind: Path) -> None:
-    source = SOURCE.replace(
-        'Deferred("jupyter_events", EventLogger=NoEvents)', 'types.ModuleType("jupyter_events")'
-    )
-    assert source != SOURCE
+    source = changed('Deferred("jupyter_events", EventLogger=NoEvents)', 'types.ModuleType("jupyter_events")')
     with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, _):
         assert run(endpoint, "1 + 1").result == "2"
 
