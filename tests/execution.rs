@@ -152,6 +152,9 @@ fn the_error_is_taken_once() {
         assert_eq!(execution.error.unwrap().name, "A");
         assert_eq!(events, ["error A"]);
     }
+    // The reply may overtake what was written before: it is told at the end.
+    let messages = [reply(&told("A")), iopub("stream", &json!({"name": "stdout", "text": "x"})), idle()];
+    assert_eq!(folded(Limits::default(), &messages).1, ["stdout x", "error A"]);
     let aborted = execution(&[reply(&json!({"status": "aborted"})), idle()]);
     assert_eq!(aborted.error.unwrap().name, "ExecutionAborted");
 }

@@ -46,6 +46,8 @@ pub struct Fold {
     /// What the results and the exception take of their limit.
     kept_bytes: usize,
     error: Option<ExecutionError>,
+    /// Whether nobody has been told of the error yet.
+    error_is_untold: bool,
     execution_count: Option<u64>,
     status: Option<ReplyStatus>,
     is_idle: bool,
@@ -68,6 +70,7 @@ impl Fold {
             displayed: HashMap::new(),
             kept_bytes: 0,
             error: None,
+            error_is_untold: false,
             execution_count: None,
             status: None,
             is_idle: false,
@@ -148,8 +151,14 @@ impl Fold {
                 self.push_item(DisplayKind::ExecuteResult, display, message, observe);
             }
             Content::UpdateDisplayData(display) => self.update_items(display, message, observe),
-            Content::Error(error) => self.push_error(error, observe),
-            Content::Status { execution_state: ExecutionState::Idle } => self.is_idle = true,
+            Content::Error(error) => {
+                self.push_error(error);
+                self.tell_error(observe);
+            }
+            Content::Status { execution_state: ExecutionState::Idle } => {
+                self.tell_error(observe);
+                self.is_idle = true;
+            }
             Content::ClearOutput { wait } => {
                 observe(Event::ClearOutput { wait });
                 self.clears_with_next = true;
@@ -187,24 +196,37 @@ impl Fold {
         self.execution_count = execution_count.or(self.execution_count);
         match status {
             ReplyStatus::Ok => {}
-            ReplyStatus::Error => self.push_error(error, observe),
-            ReplyStatus::Aborted => self.take_error(ExecutionError::aborted(), observe),
+            ReplyStatus::Error => self.push_error(error),
+            ReplyStatus::Aborted => self.take_error(ExecutionError::aborted()),
+        }
+        // The reply comes on a way of its own: what was written before it may still be under way.
+        if self.is_idle {
+            self.tell_error(observe);
         }
     }
 
-    fn push_error(&mut self, error: ErrorContent, observe: &mut dyn FnMut(Event<'_>)) {
+    fn push_error(&mut self, error: ErrorContent) {
         if self.error.is_none() {
             let limit = self.remaining_bytes().max(LEAST_ERROR_BYTES);
-            self.take_error(ExecutionError::new(error, limit), observe);
+            self.take_error(ExecutionError::new(error, limit));
         }
     }
 
     /// The first of the two messages that tell the error counts: the kernel sends it twice.
-    fn take_error(&mut self, error: ExecutionError, observe: &mut dyn FnMut(Event<'_>)) {
+    fn take_error(&mut self, error: ExecutionError) {
         if self.error.is_none() {
-            observe(Event::Error(&error));
             self.kept_bytes = self.kept_bytes.saturating_add(error.size());
             self.error = Some(error);
+            self.error_is_untold = true;
+        }
+    }
+
+    /// Tells `observe` of the error, if there is one that it was not told of.
+    pub fn tell_error(&mut self, observe: &mut dyn FnMut(Event<'_>)) {
+        if mem::take(&mut self.error_is_untold)
+            && let Some(error) = &self.error
+        {
+            observe(Event::Error(error));
         }
     }
 

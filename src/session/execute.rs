@@ -15,7 +15,7 @@ use super::sequel::Sequel;
 use super::worker::{CloseAsked, Control, Controls, Job, Worker, settle};
 use crate::config::RunOptions;
 use crate::error::Aftermath;
-use crate::execution::{Execution, Fold};
+use crate::execution::{Event, Execution, Fold};
 use crate::protocol::{ChannelName, ExecuteRequest, InputReply, Message, Subprotocol, encode_request};
 use crate::{Error, Result};
 
@@ -147,18 +147,23 @@ impl Asked {
             link.heard_from(&message.header.session);
         }
         self.begun |= message.header.msg_type != "status";
-        let events = self.events.as_ref();
-        self.fold.push(message, &mut |event| {
-            if let Some(events) = events {
-                events.send(event);
-            }
-        });
+        self.fold.push(message, &mut tell(self.events.as_ref()));
     }
 
     /// Gives what has come of it until now; what comes later is nobody's.
     fn finish(&mut self) -> Execution {
+        self.fold.tell_error(&mut tell(self.events.as_ref()));
         (self.events, self.replies) = (None, Replies::none());
         self.fold.finish(self.started.elapsed())
+    }
+}
+
+/// Sends on what a fold tells, where somebody listens.
+fn tell(events: Option<&EventSender>) -> impl FnMut(Event<'_>) {
+    move |event| {
+        if let Some(events) = events {
+            events.send(event);
+        }
     }
 }
 
