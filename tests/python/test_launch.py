@@ -27,7 +27,10 @@ def test_all_of_it_fits_the_kernel(session: Session) -> None:
     assert "MainThread" in names
     assert "Shell channel" not in names
     session.run("from ipykernel.iostream import OutStream; from ipykernel.kernelbase import Kernel")
-    assert session.run("OutStream.flush.__module__, Kernel._execute_sleep").text == "('__main__', 0)"
+    assert (
+        session.run("OutStream.flush.__module__, Kernel._execute_sleep").text
+        == "('sandkernel.gateway.kernel_tuning.publishing', 0)"
+    )
 
 
 def test_whoever_flushes_waits_until_it_is_on_its_way(session: Session) -> None:

@@ -48,8 +48,6 @@ from sandkernel.gateway.tuning import tune, tune_nudge, tune_websocket
 Configuration = Dict[str, Any]
 
 MAXIMUM_MESSAGE = 256 << 20
-# As many messages wait here for a client as in a kernel (launch.py): by default 1000, then output is dropped.
-MESSAGES_KEPT = 1_000_000
 
 
 def read_configuration() -> Configuration:
@@ -160,7 +158,9 @@ def build_application(
     with contextlib.suppress(Exception):
         # A kernel that is not there yet is looked for each 10 ms, not each 100 ms.
         application.kernel_manager.context.setsockopt(zmq.RECONNECT_IVL, 10)
-        application.kernel_manager.context.setsockopt(zmq.RCVHWM, MESSAGES_KEPT)
+        # As many messages wait here for a client as in a kernel: by default 1000, then output is dropped.
+        publishing: Any = importlib.import_module("sandkernel.gateway.kernel_tuning.publishing")
+        application.kernel_manager.context.setsockopt(zmq.RCVHWM, publishing.MESSAGES_KEPT)
     return application
 
 

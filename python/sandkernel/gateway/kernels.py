@@ -12,6 +12,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
+from sandkernel.gateway import launch
+
 if TYPE_CHECKING:
     from sandkernel.gateway.processes import Processes
 
@@ -23,10 +25,8 @@ LONGEST_ADDRESS = 100
 def kernel_command(configuration: Dict[str, Any]) -> List[str]:
     """What starts a kernel, up to the path of its connection file."""
     python = configuration.get("kernel_python") or sys.executable
-    specification: Any = importlib.util.find_spec("sandkernel.gateway.launch")
-    text = specification.loader.get_source(specification.name)
     # On disk, what was executed is written and synced each time: by far the longest wait of an execution.
-    return [python, "-c", text, "--HistoryManager.hist_file=:memory:", "-f"]
+    return [python, "-c", launch.program(), "--HistoryManager.hist_file=:memory:", "-f"]
 
 
 def fits_a_socket(path: str) -> bool:

@@ -12,6 +12,9 @@ MODULES = (
     "deaths",
     "imports",
     "journal",
+    "kernel_tuning.execution",
+    "kernel_tuning.publishing",
+    "kernel_tuning.requests",
     "kernels",
     "launch",
     "processes",
@@ -52,7 +55,9 @@ main()
 def program() -> str:
     """Return the text of the program: the sources of this folder, and what imports them."""
     folder = Path(__file__).parent
-    sources = {"sandkernel": "", "sandkernel.gateway": ""}
+    sources = {"sandkernel": "", "sandkernel.gateway": "", "sandkernel.gateway.kernel_tuning": ""}
     for name in MODULES:
-        sources[f"sandkernel.gateway.{name}"] = (folder / f"{name}.py").read_text(encoding="utf-8")
+        sources[f"sandkernel.gateway.{name}"] = (folder / f"{name.replace('.', '/')}.py").read_text(
+            encoding="utf-8"
+        )
     return f"import sys\nfrom importlib.machinery import ModuleSpec\n\nSOURCES = {sources!r}\n{LOAD}"
