@@ -106,6 +106,10 @@ def test_a_gateway_of_another_version_serves_without_what_does_not_fit(
         ("take_requests_at_once", "ipykernel.kernelapp"),
         ("reply_at_once", "ipykernel.kernelbase"),
         ("log_what_is_shown", "ipykernel.kernelapp"),
+        ("publish_at_once", "ipykernel.iostream"),
+        ("trust_the_thread", "ipykernel.iostream"),
+        ("encode_with_one_encoder", "jupyter_client.session"),
+        ("answer_at_once", "ipykernel.kernelbase"),
         ("look_once_at_signatures", "ipykernel.ipkernel"),
         ("transform_once", "IPython.core.interactiveshell"),
     ],
@@ -118,6 +122,15 @@ def test_a_kernel_of_another_version_runs_without_what_does_not_fit(
         outcome = run(endpoint, "print('output')\n1 + 1")
         assert (outcome.stdout, outcome.result) == ("output\n", "2")
         assert f"launch: {name} does not fit" in log.read_text()
+
+
+def test_a_kernel_sends_the_usual_way_where_pyzmq_is_built_otherwise(nothing_left_behind: Path) -> None:
+    source = changed(").zmq_send", ").zmq_send_of_another_version")
+    with gateway(source, nothing_left_behind, root=str(nothing_left_behind / "root")) as (endpoint, log):
+        outcome = run(endpoint, "print('output')\n1 + 1")
+        assert (outcome.stdout, outcome.result) == ("output\n", "2")
+        for name in ("publish_at_once", "answer_at_once"):
+            assert f"launch: {name} does not fit" in log.read_text()
 
 
 def test_a_death_is_noticed_without_asking(nothing_left_behind: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from kernel_client import KernelClient
 from sandkernel import Session
 from sandkernel.exceptions import ExecutionTimeout
 from sandkernel.sandboxes.local import LocalSandbox
@@ -116,3 +118,98 @@ print(process.exitcode)
 """
     execution = session.run(code, timeout=60)
     assert sorted(execution.stdout.split("\n")) == ["", "0", "from the child"]
+
+
+def test_no_alarm_tears_a_message_apart(session: Session) -> None:
+    code = """
+import itertools, json, signal
+from IPython.display import publish_display_data
+class Alarm(Exception):
+    pass
+def ring(*_):
+    raise Alarm
+def show_until_it_rings(delay):
+    # It rings while something is shown: what was shown as a whole is to arrive.
+    signal.setitimer(signal.ITIMER_REAL, delay)
+    while True:
+        number = next(numbers)
+        publish_display_data({"text/plain": f"shown {number}"})
+        shown.append(number)
+before, numbers, shown, rang = signal.signal(signal.SIGALRM, ring), itertools.count(), [], 0
+for turn in range(400):
+    try:
+        show_until_it_rings(0.0002 + turn * 0.000001)
+    except Alarm:
+        rang += 1
+signal.signal(signal.SIGALRM, before)
+print(json.dumps([rang, shown]))
+"""
+    execution = session.run(code, timeout=60)
+    assert execution.error is None
+    rang, shown = json.loads(execution.stdout)
+    arrived = {int(item.text.split()[1]) for item in execution.results if item.text}
+    assert rang == 400
+    assert set(shown) <= arrived
+    assert session.run("get_ipython().kernel.iopub_thread.thread.is_alive()").text == "True"
+    assert session.run("1 + 1").text == "2"
+
+
+def test_who_subscribes_is_heard_of_while_messages_are_sent(session: Session) -> None:
+    code = """
+import zmq
+socket = get_ipython().kernel.iopub_thread.socket
+missed = 0
+for number in range(200):
+    with socket.context.socket(zmq.SUB) as subscriber:
+        subscriber.connect(socket.getsockopt(zmq.LAST_ENDPOINT).decode())
+        # Only the first of a topic's is told of.
+        subscriber.subscribe(b"stream" + b"." * (number + 2))
+        # It comes while the socket is written to, or before or after.
+        for message in range(number % 20):
+            print(message, flush=True)
+        while True:
+            if not subscriber.poll(5_000):
+                missed += 1
+                break
+            if any(b"iopub_welcome" in part for part in subscriber.recv_multipart()):
+                break
+    if missed:
+        break
+missed
+"""
+    assert session.run(code, timeout=60).text == "0"
+
+
+def test_threads_publish_beside_each_other(session: Session) -> None:
+    code = """
+import threading
+from IPython.display import publish_display_data
+def show(name):
+    for number in range(500):
+        publish_display_data({"text/plain": f"{name} {number}"})
+threads = [threading.Thread(target=show, args=(name,)) for name in "abcd"]
+for thread in threads:
+    thread.start()
+show("main")
+for thread in threads:
+    thread.join()
+"""
+    execution = session.run(code, timeout=60)
+    shown = [str(item.text).split() for item in execution.results]
+    for name in ("a", "b", "c", "d", "main"):
+        assert [int(number) for shower, number in shown if shower == name] == list(range(500))
+
+
+def test_what_waits_behind_an_error_is_aborted() -> None:
+    with LocalSandbox() as sandbox, KernelClient(sandbox.endpoint) as client:
+        client.run("kept = 0")
+        asked = [
+            client.send(code) for code in ("import time; time.sleep(0.5); 1 / 0", "kept = 1", "kept = 2")
+        ]
+        statuses: dict[str, str] = {}
+        while len(statuses) < len(asked):
+            message = client.receive()
+            if message["msg_type"] == "execute_reply":
+                statuses[message["parent_header"]["msg_id"]] = message["content"]["status"]
+        assert [statuses[each] for each in asked] == ["error", "aborted", "aborted"]
+        assert client.run("kept").result == "0"

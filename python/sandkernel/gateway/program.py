@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sandkernel.gateway import sources
+
 __all__ = ["program"]
 
+PACKAGES = ("sandkernel", "sandkernel.gateway", "sandkernel.gateway.kernel_tuning")
 MODULES = (
     "activity",
     "bootstrap",
@@ -15,49 +18,23 @@ MODULES = (
     "kernel_tuning.execution",
     "kernel_tuning.publishing",
     "kernel_tuning.requests",
+    "kernel_tuning.sending",
+    "kernel_tuning.start",
     "kernels",
     "launch",
     "processes",
     "relay",
     "shortening",
+    "sources",
     "tuning",
 )
-
-# The modules keep their names, and are imported from the text, wherever a `sandkernel` may lie.
-LOAD = """
-class Sources:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name in SOURCES:
-            return ModuleSpec(name, Sources, is_package=not SOURCES[name])
-
-    @staticmethod
-    def create_module(specification):
-        return None
-
-    @staticmethod
-    def get_source(name):
-        return SOURCES[name]
-
-    @staticmethod
-    def exec_module(module):
-        text = SOURCES[module.__name__]
-        exec(compile(text, module.__name__, "exec"), module.__dict__)
-
-
-sys.meta_path.insert(0, Sources)
-from sandkernel.gateway.bootstrap import main
-
-main()
-"""
 
 
 def program() -> str:
     """Return the text of the program: the sources of this folder, and what imports them."""
     folder = Path(__file__).parent
-    sources = {"sandkernel": "", "sandkernel.gateway": "", "sandkernel.gateway.kernel_tuning": ""}
+    texts = dict.fromkeys(PACKAGES, "")
     for name in MODULES:
-        sources[f"sandkernel.gateway.{name}"] = (folder / f"{name.replace('.', '/')}.py").read_text(
-            encoding="utf-8"
-        )
-    return f"import sys\nfrom importlib.machinery import ModuleSpec\n\nSOURCES = {sources!r}\n{LOAD}"
+        path = folder.joinpath(*name.split(".")).with_suffix(".py")
+        texts[f"sandkernel.gateway.{name}"] = path.read_text(encoding="utf-8")
+    return sources.program(texts, "from sandkernel.gateway.bootstrap import main\n\nmain()\n")

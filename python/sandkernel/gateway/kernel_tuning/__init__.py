@@ -1,1 +1,1 @@
-"""What is different in a kernel of ours: texts that run in its process, and import nothing of ours."""
+"""What is different in a kernel of ours: it runs in the kernel, and imports nothing else of ours."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
+import threading
 from typing import Any
 
 import zmq
+
+from sandkernel.gateway.kernel_tuning import sending
 
 # Past 1000 messages that wait for a gateway, ZeroMQ drops output: code that prints and flushes gets there at
 # once. It can only be told when the socket is made. (From ipykernel 7 on it is an XPUB.)
@@ -50,4 +54,123 @@ def flush_what_there_is() -> None:
     stream.flush, stream._flush = flush, send_noted
 
 
-TUNINGS = (keep_messages, flush_what_there_is)
+def trust_the_thread() -> None:
+    """Do not take the thread that sends for ended while it runs.
+
+    Up to Python 3.12 a thread counts as ended once an interrupt has hit who asked whether it lives. From then
+    on, two threads would use its socket: https://github.com/python/cpython/issues/89437
+    """
+    publisher: Any = importlib.import_module("ipykernel.iostream").IOPubThread
+    prepare = publisher.__init__
+
+    def prepare_trust(self: Any, *arguments: Any, **options: Any) -> None:
+        prepare(self, *arguments, **options)
+        ask = self.thread.is_alive
+
+        def is_alive() -> bool:
+            # It ends by `stop()` only; a forked child does not have it.
+            runs = self.thread.ident is not None and not self._stopped and self._is_master_process()
+            return runs or bool(ask())
+
+        self.thread.is_alive = is_alive
+
+    publisher.__init__ = prepare_trust
+
+
+def publish_at_once() -> None:
+    """Have who publishes a message send it, not a thread that is woken for it, three times an execution.
+
+    What is large, or comes after what the thread has not sent yet, goes the usual way.
+    """
+    publisher: Any = importlib.import_module("ipykernel.iostream").IOPubThread
+    send = sending.prepare()
+    send_later, send_in_thread = publisher.send_multipart, publisher._really_send
+
+    def send_at_once(self: Any, message: Any, flags: int = 0, copy: bool = True, track: bool = False) -> None:
+        if copy and is_usual(self) and sending.is_plain(message):
+            with self._turn:
+                if is_next(self) and send(self.socket, message, flags):
+                    # Once it was written to, a socket does not say again that there is something to read.
+                    hear(self)
+                    return
+        send_later(self, message, flags, copy, track)
+
+    def send_in_turn(self: Any, *arguments: Any, **options: Any) -> None:
+        if is_usual(self):
+            with self._turn:
+                send_in_thread(self, *arguments, **options)
+                hear(self)
+        else:
+            send_in_thread(self, *arguments, **options)
+
+    take_turns(publisher)
+    publisher.send_multipart, publisher._really_send = send_at_once, send_in_turn
+
+
+def take_turns(publisher: Any) -> None:
+    """Have the thread that sends share its socket with others."""
+    prepare, handle = publisher.__init__, publisher._handle_event
+
+    def prepare_turns(self: Any, *arguments: Any, **options: Any) -> None:
+        self._turn, self._handling = threading.RLock(), False
+        prepare(self, *arguments, **options)
+
+    def handle_noted(self: Any, message: Any) -> None:
+        self._handling = True
+        try:
+            handle(self, message)
+        finally:
+            self._handling = False
+
+    def listen(self: Any) -> None:
+        if isinstance(self.socket, zmq.Socket) and self.socket.getsockopt(zmq.TYPE) == zmq.XPUB:
+            self.io_loop.add_handler(self.socket, lambda *_: hear(self), self.io_loop.READ)
+
+    publisher.__init__, publisher._handle_event = prepare_turns, handle_noted
+    # It is there from ipykernel 7 on.
+    if hasattr(publisher, "_setup_xpub_listener"):
+        publisher._setup_xpub_listener = listen
+
+
+def is_usual(publisher: Any) -> bool:
+    """Whether its thread runs, and here: a forked child has no such thread, and another way."""
+    is_open = isinstance(publisher.socket, zmq.Socket)
+    return is_open and publisher._is_master_process() and publisher.thread.is_alive()
+
+
+def is_next(publisher: Any) -> bool:
+    """Whether its thread has done all that it was asked for before: nobody overtakes himself."""
+    is_busy = publisher._events or publisher._handling
+    return threading.current_thread() is publisher.thread or not is_busy
+
+
+def hear(publisher: Any) -> None:
+    """Take note of who has subscribed."""
+    with publisher._turn:
+        while not publisher.closed and publisher.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            publisher._handle_subscription(publisher.socket.recv_multipart(zmq.NOBLOCK))
+
+
+def encode_with_one_encoder() -> None:
+    """Make the JSON of the kernel's messages as its session does, without a new encoder for each part."""
+    application: Any = importlib.import_module("ipykernel.kernelapp").IPKernelApp
+    module: Any = importlib.import_module("jupyter_client.session")
+    start, pack = application.start, module.json_packer
+    encode = json.JSONEncoder(default=module.json_default, ensure_ascii=False, allow_nan=False).encode
+
+    def pack_at_once(value: Any) -> bytes:
+        try:
+            return encode(value).encode("utf8", "surrogateescape")
+        except (TypeError, ValueError):
+            return bytes(pack(value))
+
+    def start_with_it(self: Any) -> None:
+        # It is another one where the configuration says so, or where there is a faster one.
+        if self.session.pack is pack:
+            self.session.pack = pack_at_once
+        start(self)
+
+    application.start = start_with_it
+
+
+TUNINGS = (keep_messages, flush_what_there_is, trust_the_thread, publish_at_once, encode_with_one_encoder)
