@@ -1,5 +1,6 @@
 //! The fold: recorded executions, the rules for errors, displays and the end, and that the bounds hold.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -95,7 +96,7 @@ fn recorded_executions_come_out_whole() {
         let error = second.error.as_ref().unwrap();
         assert_eq!((error.name.as_str(), error.value.as_str()), ("ZeroDivisionError", "division by zero"));
         assert!(error.traceback.len() > 2 && !error.traceback.concat().contains('\u{1b}'));
-        assert_eq!((second.stdout().as_str(), second.status), ("before\n", Some(ReplyStatus::Error)));
+        assert_eq!((second.stdout().as_ref(), second.status), ("before\n", Some(ReplyStatus::Error)));
         assert_eq!(events, ["stdout before\n", "error ZeroDivisionError"]);
     }
 }
@@ -181,8 +182,16 @@ fn too_much_output_keeps_head_and_tail_and_says_how_much_is_missing() {
     assert!(stdout.starts_with("000000000\n000000001\n") && stdout.ends_with("000000999\n"));
     assert!(stdout.contains("000000049\n\n[… 9000 bytes left out …]\n000000950\n"), "{stdout}");
     assert_eq!((execution.omitted.stdout_bytes, execution.omitted.stderr_bytes), (9000, 0));
-    assert_eq!((execution.stderr().as_str(), execution.logs()), ("", stdout));
+    assert_eq!((execution.stderr().as_ref(), execution.logs()), ("", stdout));
     assert_eq!(events.len(), 1000);
+}
+
+#[test]
+fn what_was_written_to_one_stream_is_read_without_a_copy() {
+    let lines = vec![stream("stdout", &"a line\n".repeat(1000)); 100];
+    let (execution, _) = folded(Limits::default(), &lines);
+    assert!(matches!(execution.stdout(), Cow::Borrowed(text) if text.len() == 700_000));
+    assert!(matches!(execution.logs(), Cow::Borrowed(_)) && execution.stderr().is_empty());
 }
 
 #[test]
@@ -313,13 +322,13 @@ fn what_is_cleared_is_kept_and_not_on_the_screen() {
     let display = |text: &str| iopub("display_data", &json!({"data": {"text/plain": text}, "metadata": {}}));
     let clear = |wait: bool| iopub("clear_output", &json!({"wait": wait}));
     let told = execution(&[stream("old"), display("gone"), clear(false), stream("new"), display("left")]);
-    assert_eq!((told.logs().as_str(), told.screen().as_str()), ("oldnew", "new"));
+    assert_eq!((told.logs().as_ref(), told.screen().as_str()), ("oldnew", "new"));
     assert_eq!((told.results.len(), told.cleared.results), (2, 1));
     // Waiting, it is the next output that clears: without one, nothing is cleared.
     let waiting = execution(&[stream("stays"), clear(true)]);
     assert_eq!(waiting.screen(), "stays");
     let waited = execution(&[stream("0"), clear(true), stream("1"), clear(true), stream("2")]);
-    assert_eq!((waited.logs().as_str(), waited.screen().as_str()), ("012", "2"));
+    assert_eq!((waited.logs().as_ref(), waited.screen().as_str()), ("012", "2"));
     // Where the middle is not kept, what is left of it after the clearing is counted.
     let limits = Limits { output_bytes: 8, ..Limits::default() };
     let (cut, _) = folded(limits, &[stream("abcd"), stream("efghij"), clear(false), stream("klmnop")]);

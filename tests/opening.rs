@@ -30,7 +30,7 @@ async fn open(gateway: &TunedGateway, port: u16, dead_peer_timeout: Duration) ->
 }
 
 async fn printed(session: &Session, expression: &str) -> String {
-    session.run(format!("print({expression}, end='')"), within(60)).await.unwrap().stdout()
+    session.run(format!("print({expression}, end='')"), within(60)).await.unwrap().stdout().into_owned()
 }
 
 /// After a kernel's death, what is asked next opens a new session.

@@ -71,7 +71,7 @@ async fn with_the_proxies_of_the_environment() {
         let session = Session::open(endpoint, config).await?;
         let execution = session.run("print(6 * 7)".to_owned(), RunOptions::default()).await?;
         session.close().await;
-        Ok::<_, Error>(execution.stdout())
+        Ok::<_, Error>(execution.stdout().into_owned())
     };
     let outcome = run.await;
     panic!("outcome: {outcome:?}");

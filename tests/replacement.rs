@@ -16,7 +16,7 @@ fn config() -> SessionConfig {
 }
 
 async fn printed(session: &Session, expression: &str) -> String {
-    session.run(format!("print({expression})"), within(60)).await.unwrap().stdout()
+    session.run(format!("print({expression})"), within(60)).await.unwrap().stdout().into_owned()
 }
 
 /// A stock gateway gives a kernel up that dies again and again right after its start.

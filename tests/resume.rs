@@ -44,8 +44,8 @@ impl From<Execution> for Seen {
         };
         let error = execution.error.as_ref();
         Self {
-            stdout: execution.stdout(),
-            stderr: execution.stderr(),
+            stdout: execution.stdout().into_owned(),
+            stderr: execution.stderr().into_owned(),
             results: execution.results.iter().map(text).collect(),
             error: error.map(|error| (error.name.clone(), error.value.clone(), error.traceback.len())),
             complete: execution.complete,

@@ -50,7 +50,7 @@ fn text(execution: &Execution) -> Option<&str> {
 
 async fn gives_output_and_results(session: &Session) {
     let execution = run(session, "import sys\nprint('out')\nprint('err', file=sys.stderr)\n6 * 7").await;
-    assert_eq!((execution.stdout().as_str(), execution.stderr().as_str()), ("out\n", "err\n"));
+    assert_eq!((execution.stdout().as_ref(), execution.stderr().as_ref()), ("out\n", "err\n"));
     assert_eq!((text(&execution), execution.execution_count), (Some("42"), Some(1)));
     assert!(execution.complete && execution.error.is_none());
 }
@@ -161,7 +161,7 @@ async fn restarts_on_request(session: &Session) {
     session.restart().await.unwrap();
     let error = running.finish().await.unwrap_err();
     let Error::KernelDied { execution: Some(execution), .. } = error else { panic!("{error:?}") };
-    assert_eq!((execution.stdout().as_str(), execution.complete), ("began\n", false));
+    assert_eq!((execution.stdout().as_ref(), execution.complete), ("began\n", false));
     assert_eq!(session.generation(), generation + 1);
     assert_eq!(text(&run(session, "1 + 1").await), Some("2"));
     // The reply of the new process does not count as yet another loss.

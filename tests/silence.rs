@@ -26,7 +26,7 @@ async fn open(gateway: &TunedGateway, port: u16, grace: Duration) -> Session {
 }
 
 async fn printed(session: &Session, expression: &str) -> String {
-    session.run(format!("print({expression}, end='')"), within(60)).await.unwrap().stdout()
+    session.run(format!("print({expression}, end='')"), within(60)).await.unwrap().stdout().into_owned()
 }
 
 /// Code that sleeps, and has begun to.

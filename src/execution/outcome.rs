@@ -1,5 +1,6 @@
 //! What came of a piece of code.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::display::DisplayItem;
@@ -74,19 +75,19 @@ impl Omitted {
 impl Execution {
     /// What was written to standard output. Where something is left out, a line says how much.
     #[must_use]
-    pub fn stdout(&self) -> String {
+    pub fn stdout(&self) -> Cow<'_, str> {
         self.joined(Some(StreamName::Stdout))
     }
 
     /// What was written to standard error. Where something is left out, a line says how much.
     #[must_use]
-    pub fn stderr(&self) -> String {
+    pub fn stderr(&self) -> Cow<'_, str> {
         self.joined(Some(StreamName::Stderr))
     }
 
     /// What was written to both, in order of arrival. Where something is left out, a line says how much.
     #[must_use]
-    pub fn logs(&self) -> String {
+    pub fn logs(&self) -> Cow<'_, str> {
         self.joined(None)
     }
 
@@ -121,8 +122,17 @@ impl Execution {
         self.transcript.pieces()
     }
 
-    fn joined(&self, only: Option<StreamName>) -> String {
+    fn joined(&self, only: Option<StreamName>) -> Cow<'_, str> {
         let wanted = |stream| only.is_none_or(|only| only == stream);
+        let mut wanted_pieces = self.pieces().filter(|piece| match piece {
+            Piece::Text { stream, .. } => wanted(*stream),
+            Piece::Omitted { .. } => true,
+        });
+        match (wanted_pieces.next(), wanted_pieces.next()) {
+            (None, _) => return Cow::Borrowed(""),
+            (Some(Piece::Text { text, .. }), None) => return Cow::Borrowed(text),
+            _ => {}
+        }
         let length = self.pieces().map(|piece| match piece {
             Piece::Text { stream, text } if wanted(stream) => text.len(),
             Piece::Text { .. } => 0,
@@ -142,7 +152,7 @@ impl Execution {
                 }
             }
         }
-        joined
+        Cow::Owned(joined)
     }
 }
 

@@ -5,8 +5,10 @@ use std::mem;
 
 use crate::protocol::StreamName;
 
-/// How much one block holds: the grain in which the tail forgets, and the slack over the limit.
+/// How much one block of the tail holds: the grain in which it forgets, and the slack over the limit.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// How much one block of the head holds at most: far less than what a [`Run`] can tell.
+const HEAD_BLOCK_BYTES: usize = 1 << 30;
 /// What a change of stream counts for: the size of a run.
 const RUN_BYTES: usize = mem::size_of::<Run>();
 
@@ -31,9 +33,10 @@ pub enum Piece<'a> {
 
 /// Both streams in order of arrival.
 ///
-/// The text lies in blocks of fixed size, beside it where the stream changes: a million small messages make
-/// a few blocks, and the tail moves on by dropping whole ones.
-#[derive(Clone, Debug, Default)]
+/// The text lies in blocks, beside it where the stream changes: a million small messages make a few blocks.
+/// The head, which is most often all that there is, is one block, and is read without a copy; the tail is many of
+/// fixed size, and moves on by dropping whole ones.
+#[derive(Clone, Debug)]
 pub(super) struct Transcript {
     limit: usize,
     head: Blocks,
@@ -45,10 +48,23 @@ pub(super) struct Transcript {
     omitted: Counts,
 }
 
+impl Default for Transcript {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Transcript {
     /// A transcript that keeps `limit` bytes; each change of stream counts for four of them.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            limit,
+            head: Blocks::new((limit / 2).clamp(BLOCK_BYTES, HEAD_BLOCK_BYTES)),
+            head_is_full: false,
+            tail: Blocks::new(BLOCK_BYTES),
+            tail_start: 0,
+            omitted: Counts::default(),
+        }
     }
 
     /// Appends what was written.
@@ -71,7 +87,7 @@ impl Transcript {
     /// Trims the tail, until now kept in whole blocks, to the limit.
     pub(super) fn seal(&mut self) {
         let excess = self.tail.cost.saturating_sub(self.tail_limit());
-        let Some(first) = self.tail.blocks.front().filter(|_| excess > 0) else { return };
+        let Some(first) = self.tail.held.front().filter(|_| excess > 0) else { return };
         let start = ceil_char_boundary(&first.text, excess);
         self.omitted.add_all(first.pieces(0, start));
         self.tail_start = start;
@@ -88,8 +104,8 @@ impl Transcript {
             .then_some(Piece::Omitted { stdout: self.omitted.stdout, stderr: self.omitted.stderr });
         let starts = std::iter::once(self.tail_start).chain(std::iter::repeat(0));
         let text = |(stream, text)| Piece::Text { stream, text };
-        let head = self.head.blocks.iter().flat_map(|block| block.pieces(0, block.text.len()));
-        let tail = self.tail.blocks.iter().zip(starts);
+        let head = self.head.held.iter().flat_map(|block| block.pieces(0, block.text.len()));
+        let tail = self.tail.held.iter().zip(starts);
         let tail = tail.flat_map(|(block, start)| block.pieces(start, block.text.len()));
         head.map(text).chain(gap).chain(tail.map(text))
     }
@@ -125,26 +141,32 @@ impl Counts {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Blocks {
-    blocks: VecDeque<Block>,
+    /// How much one of them holds at most.
+    most: usize,
+    held: VecDeque<Block>,
     cost: usize,
 }
 
 impl Blocks {
+    const fn new(most: usize) -> Self {
+        Self { most, held: VecDeque::new(), cost: 0 }
+    }
+
     /// Appends as much of `text` as the last block takes, and gives how much: 0 if `room` is too small.
     fn push(&mut self, stream: StreamName, text: &str, room: usize) -> usize {
         let first = text.chars().next().map_or(0, char::len_utf8);
-        if self.blocks.back().is_none_or(|last| last.room(stream) < first) {
-            let next = self.blocks.back_mut().map_or_else(Block::default, Block::close);
-            self.blocks.push_back(next);
+        if self.held.back().is_none_or(|last| last.room(stream, self.most) < first) {
+            let next = self.held.back_mut().map_or_else(Block::default, Block::close);
+            self.held.push_back(next);
         }
-        let Some(last) = self.blocks.back_mut() else { return 0 };
+        let Some(last) = self.held.back_mut() else { return 0 };
         let before = last.cost();
-        let room = room.saturating_sub(last.run_cost(stream)).min(last.room(stream));
+        let room = room.saturating_sub(last.run_cost(stream)).min(last.room(stream, self.most));
         let taken = floor_char_boundary(text, room);
         if taken > 0 {
-            last.push(stream, &text[..taken]);
+            last.push(stream, &text[..taken], self.most);
             self.cost += last.cost() - before;
         }
         taken
@@ -152,12 +174,12 @@ impl Blocks {
 
     /// Takes out the first block if the others alone reach the limit.
     fn first_beyond(&mut self, limit: usize) -> Option<Block> {
-        let others = self.cost - self.blocks.front()?.cost();
+        let others = self.cost - self.held.front()?.cost();
         if others < limit {
             return None;
         }
         self.cost = others;
-        self.blocks.pop_front()
+        self.held.pop_front()
     }
 }
 
@@ -197,20 +219,26 @@ impl Block {
         if self.runs.last().is_none_or(|run| run.stream() == stream) { 0 } else { RUN_BYTES }
     }
 
-    fn room(&self, stream: StreamName) -> usize {
-        BLOCK_BYTES.saturating_sub(self.cost() + self.run_cost(stream))
+    fn room(&self, stream: StreamName, most: usize) -> usize {
+        most.saturating_sub(self.cost() + self.run_cost(stream))
     }
 
-    fn push(&mut self, stream: StreamName, text: &str) {
+    fn push(&mut self, stream: StreamName, text: &str, most: usize) {
         let end = self.text.len() + text.len();
         if self.text.capacity() < end {
-            let capacity = end.max((2 * self.text.capacity()).min(BLOCK_BYTES));
+            let capacity = end.max((2 * self.text.capacity()).min(most));
             self.text.reserve_exact(capacity - self.text.len());
         }
         self.text.push_str(text);
         match self.runs.last_mut() {
             Some(last) if last.stream() == stream => *last = Run::new(stream, end),
-            _ => self.runs.push(Run::new(stream, end)),
+            _ => {
+                if self.runs.len() == self.runs.capacity() {
+                    // By less than double: where the stream changes all the time, this is most of the memory.
+                    self.runs.reserve_exact((self.runs.len() / 8).max(16));
+                }
+                self.runs.push(Run::new(stream, end));
+            }
         }
     }
 
@@ -304,7 +332,7 @@ mod tests {
                 let stream = if alternating && index % 2 == 1 { Stderr } else { Stdout };
                 transcript.push(stream, &text);
             }
-            let blocks = transcript.head.blocks.iter().chain(&transcript.tail.blocks);
+            let blocks = transcript.head.held.iter().chain(&transcript.tail.held);
             let held: usize =
                 blocks.map(|block| block.text.capacity() + RUN_BYTES * block.runs.capacity()).sum();
             assert!(held <= limit + 4 * BLOCK_BYTES, "{length} {alternating}: {held}");

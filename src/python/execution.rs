@@ -1,5 +1,7 @@
 //! `Execution` and what it consists of. Python objects are made of it when they are asked for.
 
+use std::borrow::Cow;
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -23,17 +25,17 @@ impl From<execution::Execution> for Execution {
 #[pymethods]
 impl Execution {
     #[getter]
-    fn stdout(&self) -> String {
+    fn stdout(&self) -> Cow<'_, str> {
         self.inner.stdout()
     }
 
     #[getter]
-    fn stderr(&self) -> String {
+    fn stderr(&self) -> Cow<'_, str> {
         self.inner.stderr()
     }
 
     #[getter]
-    fn logs(&self) -> String {
+    fn logs(&self) -> Cow<'_, str> {
         self.inner.logs()
     }
 
