@@ -67,12 +67,7 @@ def trust_the_thread() -> None:
         prepare(self, *arguments, **options)
         ask = self.thread.is_alive
 
-        def is_alive() -> bool:
-            # It ends by `stop()` only; a forked child does not have it.
-            runs = self.thread.ident is not None and not self._stopped and self._is_master_process()
-            return runs or bool(ask())
-
-        self.thread.is_alive = is_alive
+        self.thread.is_alive = lambda: runs(self) or ask()
 
     publisher.__init__ = prepare_trust
 
@@ -132,10 +127,16 @@ def take_turns(publisher: Any) -> None:
         publisher._setup_xpub_listener = listen
 
 
+def runs(publisher: Any) -> bool:
+    """Whether its thread runs, which ends by `stop()` only. A forked child does not have it."""
+    # Old versions do not note that it was stopped.
+    is_started = publisher.thread.ident is not None and not getattr(publisher, "_stopped", False)
+    return is_started and bool(publisher._is_master_process())
+
+
 def is_usual(publisher: Any) -> bool:
-    """Whether its thread runs, and here: a forked child has no such thread, and another way."""
-    is_open = isinstance(publisher.socket, zmq.Socket)
-    return is_open and publisher._is_master_process() and publisher.thread.is_alive()
+    """Whether it sends on a socket by its thread."""
+    return isinstance(publisher.socket, zmq.Socket) and runs(publisher)
 
 
 def is_next(publisher: Any) -> bool:
