@@ -176,6 +176,26 @@ def test_a_message_that_comes_while_a_stream_is_taken_over_is_read() -> None:
     run(execute())
 
 
+def test_others_get_their_turn_while_much_comes() -> None:
+    async def execute() -> None:
+        with zmq.Context() as context, context.socket(zmq.PAIR) as kernel, context.socket(zmq.PAIR) as socket:
+            kernel.bind("inproc://kernel")
+            socket.connect("inproc://kernel")
+            for _ in range(5):
+                kernel.send_multipart([b"a part", b"x" * relay.TURN_BYTES])
+            stream = ZMQStream(socket)
+            stream.channel = "iopub"
+            stream.on_recv(lambda _: None)
+            taken: list[list[bytes]] = []
+            relay.Channel(stream, lambda _, parts: taken.append(parts))
+            assert len(taken) == 1
+            await until(lambda: len(taken) == 5)
+            assert all(len(parts) == 2 for parts in taken)
+            stream.close()
+
+    run(execute())
+
+
 @given(st.lists(st.binary(max_size=300), min_size=4, max_size=7), st.sampled_from(["shell", "iopub"]))
 def test_a_message_is_encoded_as_the_stock_gateway_does(parts: list[bytes], channel: str) -> None:
     encoded = serialize_msg_to_ws_v1(parts, channel)

@@ -35,8 +35,9 @@ SHORT, MEDIUM = 126, 1 << 16
 PATIENCE = 0.01
 # How much may wait, in bytes.
 WAITING = 64 << 10
-# How many messages are read of a socket before the others get their turn.
+# How many messages, and bytes, are read of a socket before others get their turn, such as an interrupt.
 TURN = 100
+TURN_BYTES = 4 << 20
 log = logging.getLogger(__name__)
 
 
@@ -62,11 +63,26 @@ def encode(channel: bytes, parts: Parts) -> bytes:
     return frame([struct.pack("<%dQ" % (count + 1), count, *offsets), channel, *parts])
 
 
+def receive(socket: Any) -> Parts:
+    """The next message, without asking for each part whether more follow, as `recv_multipart` does.
+
+    Raises:
+        zmq.Again: If there is none.
+    """
+    part = socket.recv(zmq.NOBLOCK, copy=False)
+    parts = [part.bytes]
+    while part.more:
+        part = socket.recv(zmq.NOBLOCK, copy=False)
+        parts.append(part.bytes)
+    return parts
+
+
 def check() -> None:
     """Raise where what a relay builds on is not as it knows it."""
     needed = {
         ZMQStream: ("_handle_events", "sending", "closed", "send_multipart"),
         WebSocketProtocol13: ("is_closing",),
+        zmq.Frame: ("bytes", "more"),
     }
     for owner, names in needed.items():
         for name in names:
@@ -110,13 +126,16 @@ class Channel:
 
     def read(self) -> None:
         """Take what the kernel has sent."""
-        for _ in range(TURN):
+        count = size = 0
+        while count < TURN and size < TURN_BYTES:
             if self.stream.closed():
                 return
             try:
-                message = self.stream.socket.recv_multipart(zmq.NOBLOCK)
+                message = receive(self.stream.socket)
             except zmq.Again:
                 return
+            count += 1
+            size += sum(map(len, message))
             try:
                 self.take(self, message)
             except Exception:
