@@ -16,6 +16,8 @@ import zmq
 
 STATUS = b"status"
 STATES = ("starting", "busy", "idle")
+# As it comes nearly always, it need not be parsed.
+USUAL = {b'{"execution_state": "%s"}' % state.encode(): state for state in STATES}
 # The requests that make no kernel busy in this sense, as in the stock gateway.
 PASSING = (b'"kernel_info_request"', b'"comm_info_request"', b'"shutdown_request"', b'"interrupt_request"')
 
@@ -40,10 +42,7 @@ def install() -> None:
 
 def note(kernel: Any, parts: List[bytes]) -> None:
     """Note a status: header, parent header, metadata, content."""
-    try:
-        state = json.loads(parts[3])["execution_state"]
-    except (ValueError, LookupError, TypeError):
-        state = None
+    state = USUAL.get(parts[3]) or parse(parts[3])
     # Code can say anything on its kernel's sockets: whoever gets it sees what it is.
     if state not in STATES:
         return
@@ -52,6 +51,14 @@ def note(kernel: Any, parts: List[bytes]) -> None:
         kernel.last_activity = kernel.parent.last_kernel_activity = datetime.now(timezone.utc)
     elif kernel.execution_state == "starting" != state:
         kernel.execution_state = "idle"
+
+
+def parse(content: bytes) -> Any:
+    """What a status says, or nothing."""
+    try:
+        return json.loads(content)["execution_state"]
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def listen(kernel: Any, *, everything: bool) -> None:
