@@ -169,6 +169,9 @@ class Calls:
         self._bell, self._rung = socket.socketpair()
         self._bell.setblocking(False)
         self._rung.setblocking(False)
+        self._poller = zmq.Poller()
+        self._poller.register(kernel.stdin_socket, zmq.POLLIN)
+        self._poller.register(self._rung, zmq.POLLIN)
         self._watch_cells()
 
     def _watch_cells(self):
@@ -226,12 +229,9 @@ class Calls:
 
     def _serve(self, call):
         """Send and read for all, until one call is done."""
-        poller = zmq.Poller()
-        poller.register(self._kernel.stdin_socket, zmq.POLLIN)
-        poller.register(self._rung, zmq.POLLIN)
         while not call.done:
             self._send()
-            poller.poll()
+            self._poller.poll()
             with contextlib.suppress(BlockingIOError):
                 self._rung.recv(4096)
             self._receive()
@@ -252,9 +252,10 @@ class Calls:
             )
 
     def _receive(self):
-        while True:
+        socket = self._kernel.stdin_socket
+        while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             try:
-                _, reply = self._kernel.session.recv(self._kernel.stdin_socket, zmq.NOBLOCK)
+                _, reply = self._kernel.session.recv(socket, zmq.NOBLOCK)
             except ValueError:
                 continue  # not signed by the gateway
             if reply is None:
