@@ -85,8 +85,7 @@ def publish_at_once() -> None:
         if copy and is_usual(self) and sending.is_plain(message):
             with self._turn:
                 if is_next(self) and send(self.socket, message, flags):
-                    # Once it was written to, a socket does not say again that there is something to read.
-                    hear(self)
+                    hear_soon(self)
                     return
         send_later(self, message, flags, copy, track)
 
@@ -94,7 +93,7 @@ def publish_at_once() -> None:
         if is_usual(self):
             with self._turn:
                 send_in_thread(self, *arguments, **options)
-                hear(self)
+                hear_soon(self)
         else:
             send_in_thread(self, *arguments, **options)
 
@@ -142,7 +141,13 @@ def is_usual(publisher: Any) -> bool:
 def is_next(publisher: Any) -> bool:
     """Whether its thread has done all that it was asked for before: nobody overtakes himself."""
     is_busy = publisher._events or publisher._handling
-    return threading.current_thread() is publisher.thread or not is_busy
+    return threading.get_ident() == publisher.thread.ident or not is_busy
+
+
+def hear_soon(publisher: Any) -> None:
+    """Have its thread hear who has subscribed: a socket that was written to does not say so by itself."""
+    if publisher.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        publisher.io_loop.add_callback(hear, publisher)
 
 
 def hear(publisher: Any) -> None:
