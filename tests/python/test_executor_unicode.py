@@ -140,7 +140,10 @@ def test_kernels_pack_once(kernel: KernelExecutor) -> None:
     """A second executor of the same kernel wraps nothing that is wrapped."""
     code = "get_ipython().kernel.session.pack.__closure__[0].cell_contents.__module__"
     kernel("import sys\nsys.modules['_sandkernel']._send_any_text(get_ipython().kernel.session)")
-    assert kernel(code).output in ("'jupyter_client.session'", "'sandkernel.gateway.kernel_tuning.publishing'")
+    assert kernel(code).output in (
+        "'jupyter_client.session'",
+        "'sandkernel.gateway.kernel_tuning.publishing'",
+    )
 
 
 def agent_of(executor: KernelExecutor, *steps: str) -> CodeAgent:

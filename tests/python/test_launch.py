@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,6 +154,50 @@ print(json.dumps([rang, shown]))
     assert set(shown) <= arrived
     assert session.run("get_ipython().kernel.iopub_thread.thread.is_alive()").text == "True"
     assert session.run("1 + 1").text == "2"
+
+
+STORM = """
+import signal, zmq
+from sandkernel.gateway.kernel_tuning import sending
+class Alarm(Exception):
+    pass
+def ring(*_):
+    raise Alarm
+def send_until_it_rings():
+    signal.setitimer(signal.ITIMER_REAL, 0.0001)
+    while True:
+        message = [b"%d" % counts[0]] * 7
+        counts[0] += 1
+        assert send(socket, message, 0)
+        whole.append(message)
+signal.signal(signal.SIGALRM, ring)
+send, counts, whole = sending.prepare(), [0], []
+context = zmq.Context()
+socket, other = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+for each in (socket, other):
+    each.setsockopt(zmq.SNDHWM, 0)
+    each.setsockopt(zmq.RCVHWM, 0)
+other.bind("inproc://other")
+socket.connect("inproc://other")
+for _ in range(2000):
+    try:
+        send_until_it_rings()
+    except Alarm:
+        pass
+arrived = []
+while other.poll(0):
+    arrived.append(other.recv_multipart())
+assert all(len(message) == 7 and len(set(message)) == 1 for message in arrived)
+numbers = {message[0] for message in arrived}
+assert len(numbers) == len(arrived) and all(message[0] in numbers for message in whole)
+print(len(arrived) > 2000)
+context.destroy(0)
+"""
+
+
+def test_a_message_is_sent_whole_or_not_at_all() -> None:
+    program = [sys.executable, "-c", STORM]
+    assert subprocess.run(program, check=True, stdout=subprocess.PIPE, timeout=60).stdout == b"True\n"
 
 
 def test_who_subscribes_is_heard_of_while_messages_are_sent(session: Session) -> None:

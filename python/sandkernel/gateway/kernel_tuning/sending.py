@@ -14,6 +14,11 @@ from typing import Any, Callable, List
 
 import zmq
 
+# What libzmq returns for a part that it has taken is anything but this.
+IS_SENT = (-1).__ne__
+# How often the rest of a message is tried. One signal stops it once.
+ATTEMPTS = 100
+
 
 def prepare() -> Callable[[Any, List[bytes], int], bool]:
     """What sends a message without waiting, and returns whether it could: all of it, or nothing.
@@ -32,10 +37,24 @@ def prepare() -> Callable[[Any, List[bytes], int], bool]:
 
     def send(socket: Any, message: List[bytes], flags: int) -> bool:
         flags |= zmq.NOBLOCK
-        each = itertools.chain(itertools.repeat(flags | zmq.SNDMORE, len(message) - 1), (flags,))
-        sent = map(zmq_send, itertools.repeat(socket.underlying), message, map(len, message), each)
-        # ZeroMQ takes the first part where it takes them all.
-        return -1 not in list(sent)
+        each = [flags | zmq.SNDMORE] * (len(message) - 1) + [flags]
+        handle = itertools.repeat(socket.underlying)
+        sent: List[int] = []
+        raised = None
+        for _ in range(ATTEMPTS):
+            parts, flags_of_parts = message[len(sent) :], each[len(sent) :]
+            sending = map(zmq_send, handle, parts, map(len, parts), flags_of_parts)
+            try:
+                # What is sent is in the list also where a signal is handled just after.
+                sent.extend(itertools.takewhile(IS_SENT, sending))
+            except BaseException as error:
+                raised = raised or error
+            # ZeroMQ takes all parts where it takes the first one, but stops at a signal.
+            if not sent or len(sent) == len(message):
+                break
+        if raised is not None:
+            raise raised
+        return len(sent) == len(message)
 
     return send
 
