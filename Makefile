@@ -42,9 +42,16 @@ format: $(VENV)/.dependencies ## Format all sources
 
 .PHONY: lint
 lint: build ## Check format, lints and types
+	+$(MAKE) --no-print-directory --jobs=2 lint-rust lint-python
+
+.PHONY: lint-rust
+lint-rust: build
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --no-default-features -- -D warnings
 	cargo clippy --quiet --all-targets -- -D warnings
+
+.PHONY: lint-python
+lint-python: build
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy

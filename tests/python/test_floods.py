@@ -20,7 +20,7 @@ ALLOWED = floods.OUTPUT_BYTES + (64 << 20)
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Any]:
     """What a process of its own reports, whose memory is not that of the tests."""
-    program = [sys.executable, floods.__file__, "--scale", "0.1", "--messages", "10000"]
+    program = [sys.executable, floods.__file__, "--scale", "0.1", "--messages", "6000"]
     answer = subprocess.run(program, check=True, stdout=subprocess.PIPE, timeout=300).stdout
     return dict(json.loads(answer))
 

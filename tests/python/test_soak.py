@@ -6,7 +6,7 @@ import random
 
 from soak import soak
 
-SECONDS = 12.0
+SECONDS = 9.0
 
 
 def test_nothing_is_lost_doubled_or_left() -> None:
