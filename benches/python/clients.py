@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 import struct
 import subprocess
-import urllib.request
 import uuid
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import websocket
 from jupyter_client.manager import start_new_kernel
 from jupyter_kernel_client import JupyterKernelClient
+
+from gateways import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,16 +49,6 @@ def zmq_client(*, history_on_disk: bool = False) -> Iterator[Callable[[str], Non
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-
-
-def request(endpoint: Endpoint, method: str, path: str, content: object = None) -> Any:
-    """An answer of a gateway's REST interface."""
-    data = None if content is None else json.dumps(content).encode()
-    asked = urllib.request.Request(endpoint.url + path, data, method=method)
-    asked.add_header("Authorization", f"token {endpoint.token}")
-    context = ssl.create_default_context() if endpoint.url.startswith("https") else None
-    with urllib.request.urlopen(asked, timeout=60, context=context) as answer:
-        return json.loads(answer.read() or b"null")
 
 
 @contextmanager
