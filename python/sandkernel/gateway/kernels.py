@@ -66,6 +66,9 @@ class EarlyKernel:
             preexec_fn=processes.tie,
             env=dict(os.environ, KERNEL_GATEWAY="1", JPY_PARENT_PID=str(os.getpid())),
         )
+        # As `jupyter_client` has it: what reads there is at the end at once, and waits for nobody.
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         processes.kernels[self.process.pid] = self.process
 
     def check(self) -> None:
