@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from sandkernel import arguments
 from sandkernel.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -128,12 +129,10 @@ def requirements(imports: Iterable[str]) -> list[str]:
         Valid requirements, in the order of the imports, each once.
 
     Raises:
-        ConfigurationError: One is neither; the message names it.
+        ConfigurationError: One is neither, and the message names it; or they are no sequence of texts.
     """
-    if isinstance(imports, str):
-        raise ConfigurationError(f"imports are a sequence of names, not the string {imports!r}")
     merged: dict[tuple[str, str], Requirement] = {}
-    for item in imports:
+    for item in arguments.texts(imports, "additional_imports"):
         requirement = _requirement(item)
         if requirement is None:
             continue
@@ -146,7 +145,7 @@ def requirements(imports: Iterable[str]) -> list[str]:
 
 def _requirement(item: str) -> Requirement | None:
     """The requirement for one import; `None` where there is nothing to install."""
-    text = item.strip() if isinstance(item, str) else ""
+    text = item.strip()
     while text.endswith(".*"):
         text = text[:-2]
     if text == "*" or text.partition(".")[0] in sys.stdlib_module_names:

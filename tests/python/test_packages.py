@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
+from sandkernel import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor, SandboxPool
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.packages import DISTRIBUTIONS, requirements
+from sandkernel.sandboxes import installer
+from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.sandboxes.modal.definition import Definition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -103,9 +113,69 @@ def test_what_is_no_requirement_is_refused_by_name(bad: str) -> None:
     assert repr(bad) in str(caught.value)
 
 
-def test_one_string_is_not_a_sequence_of_names() -> None:
-    with pytest.raises(ConfigurationError, match="numpy"):
-        requirements("numpy")
+NO_TEXTS = ["six", "", b"six", bytearray(b"six"), None, 3, {"six": 1}, ["six", 3], [b"six"], object()]
+
+
+@pytest.mark.parametrize("given", NO_TEXTS, ids=repr)
+def test_what_is_no_sequence_of_texts_is_refused_by_all_that_take_one(given: Any) -> None:
+    """No index is asked for packages of one letter, and nothing is booted first."""
+    url = "http://127.0.0.1:9"
+
+    def fail() -> Any:
+        pytest.fail("a sandbox is booted")
+
+    takers: list[Callable[[], object]] = [
+        lambda: requirements(given),
+        lambda: installer.parse(given),
+        lambda: LocalSandbox(given),
+        lambda: LocalExecutor(given),
+        lambda: KernelExecutor(fail, given),
+        lambda: KernelExecutor(fail, additional_imports=given, install=False),
+        lambda: GatewayExecutor(given, url=url),
+        lambda: ModalExecutor(given),
+        lambda: ModalExecutor.from_id("sb-1", given),
+        lambda: ModalExecutor.from_name("name", given),
+        lambda: Definition.of({}, {}, given, app_name="app", port=8888),
+        lambda: asyncio.run(LocalExecutor.acreate(given)),
+        lambda: asyncio.run(ModalExecutor.acreate(given)),
+        lambda: asyncio.run(ModalExecutor.afrom_id("sb-1", given)),
+    ]
+    for take in takers:
+        with pytest.raises(ConfigurationError, match="sequence of texts"):
+            take()
+    with (
+        SandboxPool(1, lambda: LocalExecutor(given)) as pool,
+        pytest.raises(ConfigurationError, match="sequence of texts"),
+    ):
+        pool.acquire(30)
+
+
+@pytest.mark.parametrize("given", NO_TEXTS, ids=repr)
+def test_an_executor_takes_no_text_for_a_sequence(executor: LocalExecutor, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="sequence of texts"):
+        executor.install_packages(given)
+    with pytest.raises(ConfigurationError, match="sequence of texts"):
+        asyncio.run(executor.ainstall_packages(given))
+    with pytest.raises(ConfigurationError, match="sequence of texts"):
+        executor.run_many(given)
+    with pytest.raises(ConfigurationError, match="sequence of texts"):
+        asyncio.run(executor.arun_many(given))
+    assert executor("6 * 7").output == "42"
+
+
+@pytest.mark.parametrize("given", ["search", b"search", 3, ["search"]], ids=repr)
+def test_tools_and_variables_are_mappings(executor: LocalExecutor, given: Any) -> None:
+    for send in (executor.send_tools, executor.send_variables):
+        with pytest.raises(ConfigurationError, match="is a mapping of"):
+            send(given)
+    for asend in (executor.asend_tools, executor.asend_variables):
+        with pytest.raises(ConfigurationError, match="is a mapping of"):
+            asyncio.run(asend(given))
+
+
+def test_a_generator_of_imports_is_read_once() -> None:
+    with LocalExecutor(name for name in ["os", "json"]) as another:
+        assert another.additional_imports == ["os", "json"]
 
 
 def test_every_name_of_the_table_is_itself_a_requirement_that_keeps_its_name() -> None:

@@ -13,7 +13,7 @@ from smolagents.monitoring import AgentLogger, LogLevel
 from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentExecutionError
 
-from sandkernel import Session, packages
+from sandkernel import Session, arguments, packages
 from sandkernel.exceptions import (
     ClosedError,
     ConfigurationError,
@@ -131,6 +131,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
+        additional_imports = arguments.texts(additional_imports, "additional_imports")
         self._close_callbacks: list[Callable[[], object]] = []
         self._kernels = Kernels()
         self._places = tools
@@ -144,7 +145,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             again=auto_reboot,
         )
         try:
-            super().__init__(list(additional_imports), logger, allow_pickle)
+            super().__init__(additional_imports, logger, allow_pickle)
             self.installed_packages = self._provision.installed_packages
             self.timeout = timeout
             self.max_logs_length = max_logs_length
@@ -235,7 +236,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             ConfigurationError: A tool can't run in a kernel, for example since its source can't be had.
             PackageInstallError: A package that a tool imports can't be installed.
         """
-        self._drive(self._provision.send_tools(tools))
+        given = arguments.mapping(tools, "tools", "tools by their names")
+        self._drive(self._provision.send_tools(given))
 
     def send_variables(self, variables: Mapping[str, Any], *, on_progress: Progress | None = None) -> None:
         """Bind variables in the kernel's namespace: all of them, or none where that is broken off.
@@ -251,7 +253,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         Raises:
             PayloadError: A variable can't be sent; the message names it, and what in it can't.
         """
-        self._drive(self._provision.send_variables(variables, on_progress))
+        values = arguments.mapping(variables, "variables", "values by their names")
+        self._drive(self._provision.send_variables(values, on_progress))
 
     def install_packages(self, additional_imports: Sequence[str]) -> list[str]:
         """Install packages where the kernel can import them.
@@ -266,7 +269,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             PackageInstallError: One can't be installed; the message has the installer's own words.
             ConfigurationError: One is no requirement.
         """
-        return self._drive(self._provision.install_packages(additional_imports))
+        imports = arguments.texts(additional_imports, "additional_imports")
+        return self._drive(self._provision.install_packages(imports))
 
     @property
     def files(self) -> Files:
@@ -356,7 +360,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self, codes: Sequence[str], timeout: float | EllipsisType | None, max_kernels: int, *, inherit: bool
     ) -> Coroutine[Any, Any, list[RunOutcome]]:
         # No coroutine itself: what can't work is said before anything is begun.
-        kernels.check(codes, max_kernels)
+        codes = kernels.check(codes, max_kernels)
         self._require_open()
         return kernels.run_many(
             codes,
@@ -481,17 +485,20 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     async def asend_tools(self, tools: Mapping[str, Any]) -> None:
         """Do what `send_tools` does."""
-        await self._adrive(self._provision.send_tools(tools))
+        given = arguments.mapping(tools, "tools", "tools by their names")
+        await self._adrive(self._provision.send_tools(given))
 
     async def asend_variables(
         self, variables: Mapping[str, Any], *, on_progress: Progress | None = None
     ) -> None:
         """Do what `send_variables` does; cancelling the task breaks it off."""
-        await self._adrive(self._provision.send_variables(variables, on_progress))
+        values = arguments.mapping(variables, "variables", "values by their names")
+        await self._adrive(self._provision.send_variables(values, on_progress))
 
     async def ainstall_packages(self, additional_imports: Sequence[str]) -> list[str]:
         """Do what `install_packages` does."""
-        return await self._adrive(self._provision.install_packages(additional_imports))
+        imports = arguments.texts(additional_imports, "additional_imports")
+        return await self._adrive(self._provision.install_packages(imports))
 
     async def aclose(self) -> None:
         """Do what `cleanup` does, without holding up the event loop."""

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from smolagents.utils import AgentExecutionError
 
+from sandkernel import arguments
 from sandkernel.exceptions import ClosedError, ConfigurationError, SandkernelError
 
 if TYPE_CHECKING:
@@ -119,16 +120,13 @@ async def run_many(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def check(codes: Sequence[str], max_kernels: int) -> None:
-    """Refuse at once what can't be run.
+def check(codes: Sequence[str], max_kernels: int) -> list[str]:
+    """Refuse at once what can't be run, and return the pieces of code.
 
     Raises:
         ConfigurationError: An argument can't work.
     """
-    if isinstance(codes, str):
-        raise ConfigurationError("codes is a sequence of pieces of code, not a str")
-    for code in codes:
-        if not isinstance(code, str):
-            raise ConfigurationError(f"The code is a str, not {type(code).__name__}")
+    codes = arguments.texts(codes, "codes")
     if not isinstance(max_kernels, int) or max_kernels < 1:
         raise ConfigurationError(f"max_kernels is an int of at least 1, not {max_kernels!r:.60}")
+    return codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sandkernel import packages
+from sandkernel import arguments, packages
 from sandkernel.executor.base import KernelExecutor
 from sandkernel.sandboxes.local import LocalSandbox
 
@@ -69,7 +69,8 @@ class LocalExecutor(KernelExecutor):
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
-        requirements = packages.requirements(list(additional_imports))
+        additional_imports = arguments.texts(additional_imports, "additional_imports")
+        requirements = packages.requirements(additional_imports)
 
         def boot() -> LocalSandbox:
             return LocalSandbox(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.monitoring import AgentLogger, LogLevel
 
-from sandkernel import packages
+from sandkernel import arguments, packages
 from sandkernel.executor.base import KernelExecutor
 from sandkernel.sandboxes.cancellation import in_thread
 from sandkernel.sandboxes.modal import ModalSandbox
@@ -119,7 +119,8 @@ class ModalExecutor(KernelExecutor):
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
-        requirements = packages.requirements(list(additional_imports))
+        additional_imports = arguments.texts(additional_imports, "additional_imports")
+        requirements = packages.requirements(additional_imports)
         plain = {
             "gpu": gpu,
             "cpu": cpu,

@@ -54,7 +54,7 @@ def sandkernel_sandbox(sandkernel_packages: Sequence[str]) -> Iterator[LocalSand
     from sandkernel import packages  # noqa: PLC0415 the plugin is loaded into suites that never use it
     from sandkernel.sandboxes.local import LocalSandbox  # noqa: PLC0415
 
-    with LocalSandbox(packages.requirements(list(sandkernel_packages))) as sandbox:
+    with LocalSandbox(packages.requirements(sandkernel_packages)) as sandbox:
         yield sandbox
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from sandkernel import arguments
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
 from sandkernel.sandboxes.cancellation import Cancellation
 
@@ -54,10 +55,11 @@ def parse(requirements: Iterable[str]) -> list[Requirement]:
     """Parse requirements, leaving out those whose marker does not hold here.
 
     Raises:
-        ConfigurationError: One is no PEP 508 requirement; the message names it.
+        ConfigurationError: One is no PEP 508 requirement, and the message names it; or they are no sequence
+            of texts.
     """
     parsed = []
-    for text in requirements:
+    for text in arguments.texts(requirements, "packages"):
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:

@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandkernel.exceptions import BootError, ConfigurationError, SandboxGone
+from sandkernel.exceptions import BootError, SandboxGone
 from sandkernel.sandboxes import installer
 from sandkernel.sandboxes.endpoint import Endpoint
 from sandkernel.sandboxes.environment import Environment, Host
@@ -69,8 +69,6 @@ class LocalSandbox:
         environment: Mapping[str, str] | None = None,
         on_stage: Callable[[str, float], None] | None = None,
     ) -> None:
-        if isinstance(packages, str):
-            raise ConfigurationError(f"packages is a sequence of requirements, not the string {packages!r}")
         requirements = installer.parse(packages)
         self._variables = dict(environment or {})
         self._install_timeout = install_timeout

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sandkernel import __version__
+from sandkernel import __version__, arguments
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.sandboxes.modal import entrypoint, sdk
 
@@ -65,6 +65,7 @@ class Definition:
         Raises:
             ConfigurationError: Two of them contradict each other.
         """
+        packages = arguments.texts(packages, "packages")
         options = dict(create_kwargs)
         for name, value in conveniences.items():
             if value is None:
