@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sandkernel import _sandkernel
 from sandkernel.callbacks import Callbacks
-from sandkernel.exceptions import ConfigurationError
+from sandkernel.exceptions import ConfigurationError, ForkError
 
 if TYPE_CHECKING:
     import os
@@ -125,7 +126,8 @@ class Session:
     error of `sandkernel.exceptions`. Use it as a context manager, or call `close()`; a session that is
     garbage collected, or open when the interpreter exits, closes by itself.
 
-    In a process forked off its owner a session can't be used: every call raises `ForkError`.
+    In a process forked off its owner a session can't be used: every call raises `ForkError`, but for `close`,
+    which does nothing there.
     """
 
     __slots__ = ("__weakref__", "_session")
@@ -448,13 +450,16 @@ class Session:
     def close(self) -> None:
         """Closes the connection, and deletes the kernel if it was created here. A second call does nothing.
 
-        An execution under way ends with `ClosedError`.
+        An execution under way ends with `ClosedError`. In a forked child it does nothing: the session is the
+        parent's.
         """
-        self._session.close()
+        with suppress(ForkError):
+            self._session.close()
 
     async def aclose(self) -> None:
         """`close`, awaited."""
-        await self._session.aclose()
+        with suppress(ForkError):
+            await self._session.aclose()
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from sandkernel import Session, arguments, packages
 from sandkernel.exceptions import (
     ClosedError,
     ConfigurationError,
+    ForkError,
     InterruptedExecutionError,
     SandkernelError,
 )
@@ -409,7 +410,13 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     # Its life.
 
     def cleanup(self) -> None:
-        """Delete the kernel and end the sandbox. A second call does nothing."""
+        """Delete the kernel and end the sandbox.
+
+        A second call does nothing, nor does one in a forked child: what there is belongs to the parent.
+        """
+        if not self._reboots.owned:
+            # Before any lock: another thread of the parent's may have held one when the child was forked.
+            return
         try:
             self._kernels.close()
         finally:
@@ -433,6 +440,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def is_alive(self, timeout: float = 5.0) -> bool:
         """Whether the kernel answers, within some seconds and after what it is doing."""
+        if not self._reboots.owned:
+            return False
         try:
             session = self._open()
             with self._turns.take():
@@ -538,6 +547,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def _require_open(self) -> None:
         if self._reboots.closed:
             raise ClosedError(f"This {type(self).__name__} is closed: create a new one")
+        if not self._reboots.owned:
+            raise ForkError(
+                f"This {type(self).__name__} belongs to the process that this one was forked off: create a "
+                "new one here"
+            )
         if self._provision.host_tools.is_answering():
             raise ConfigurationError(
                 f"This {type(self).__name__} runs the code that waits for this tool: give the tool, or the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from contextlib import suppress
@@ -65,6 +66,7 @@ class Reboots:
         self._connect = connect
         self._boot = boot
         self._again = again
+        self._owner = os.getpid()
         self._on_session = on_session
         # Held while the attributes change: they may be closed in one thread while another one boots.
         self._life = threading.Lock()
@@ -78,6 +80,11 @@ class Reboots:
     def is_due(self) -> bool:
         """Whether the sandbox is known to be gone."""
         return self._gone is not None
+
+    @property
+    def owned(self) -> bool:
+        """Whether this is the process that booted the sandbox, and not a forked child of it."""
+        return os.getpid() == self._owner
 
     def begin(self) -> None:
         """Boot the first sandbox."""

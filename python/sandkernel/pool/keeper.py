@@ -144,6 +144,8 @@ class Keeper(Generic[E]):
             self._changed.notify_all()
 
     def _returned(self, key: int) -> None:
+        if os.getpid() != self._owner:
+            return  # by a forked child, whose lock may be held for ever
         with self._changed:
             self._lent.pop(key, None)
             self._changed.notify_all()
@@ -249,6 +251,8 @@ class Keeper(Generic[E]):
 
     def abandon(self) -> None:
         """Close without waiting: for the garbage collector."""
+        if os.getpid() != self._owner:
+            return
         threading.Thread(target=self.close, name="sandkernel-pool-end", daemon=True).start()
 
     def close(self) -> None:

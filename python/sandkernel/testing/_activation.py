@@ -21,13 +21,16 @@ def activated(variables: Mapping[str, str]) -> Iterator[None]:
     from modal.client import _Client  # noqa: PLC0415 it takes a third of a second, and not all who test need it
 
     former = {name: os.environ.get(name) for name in variables}
+    owner = os.getpid()
     client = _Client._client_from_env  # noqa: SLF001 it has no public name
     os.environ.update(variables)
     _Client._client_from_env = None  # noqa: SLF001
     try:
         yield
     finally:
-        _close_client(_Client)
+        # In a forked child the client stands still: its thread is the parent's.
+        if os.getpid() == owner:
+            _close_client(_Client)
         _Client._client_from_env = client  # noqa: SLF001
         for name, value in former.items():
             if value is None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from modal_proto.api_grpc import ModalClientBase
 from modal_proto.task_command_router_grpc import TaskCommandRouterBase
 
+from sandkernel.exceptions import ForkError
 from sandkernel.testing._activation import activated
 from sandkernel.testing._address import bind
 from sandkernel.testing._certificates import Certificates
@@ -246,12 +247,20 @@ class LocalModal:
         return f"<LocalModal {self._url or 'not started'}>"
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if os.getpid() != self._pid:
+            raise ForkError("this local control plane is of the process that this one was forked off")
         if self._loop is None:
             raise RuntimeError("this local control plane does not run; use it in a `with` statement")
         return self._loop
 
     def _wait(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
-        return _result(coroutine, self._running_loop(), timeout)
+        try:
+            loop = self._running_loop()
+        except BaseException:
+            # Python warns of one that nobody awaits.
+            coroutine.close()
+            raise
+        return _result(coroutine, loop, timeout)
 
     def _call(self, function: Callable[[], T]) -> T:
         async def call() -> T:
