@@ -5,15 +5,75 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, Iterator, List, NoReturn, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NoReturn, Tuple
+
+from sandkernel.gateway import removal
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+# Seconds in which all processes are killed, and the looks at the newest one between two walks over all.
+KILL_WITHIN, NEWEST_LOOKS = 1.5, 50
+
+
+def table() -> Iterator[Tuple[int, int, int, str]]:
+    """Process id, parent, process group and state of every process."""
+    if os.path.isdir("/proc/self"):
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    with open("/proc/" + entry + "/stat", "rb") as file:
+                        # The command's name stands in parentheses before these, and may hold anything.
+                        fields = file.read().rpartition(b")")[2].split()
+                    yield int(entry), int(fields[1]), int(fields[2]), fields[0].decode()
+    else:
+        command = ["ps", "-A", "-o", "pid=,ppid=,pgid=,state="]
+        listing = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+        for row in listing.decode(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                process_id, parent, group, state = row.split(None, 3)
+                yield int(process_id), int(parent), int(group), state
+
+
+def descendants(ancestor: int, groups: Iterable[int] = ()) -> List[int]:
+    """Living descendants of a process, and the members of some process groups with theirs."""
+    rows = list(table())
+    groups = frozenset(groups)
+    found = {ancestor}
+    size = 0
+    while len(found) != size:
+        size = len(found)
+        found.update(row[0] for row in rows if row[1] in found or row[2] in groups)
+    found.discard(ancestor)
+    return [row[0] for row in rows if row[0] in found and not row[3].startswith("Z")]
+
+
+def kill(process_ids: Iterable[int]) -> None:
+    """Kill processes, as far as they are there and ours to kill."""
+    for process_id in process_ids:
+        with contextlib.suppress(OSError):
+            os.kill(process_id, signal.SIGKILL)
+
+
+def newest_descendants(ancestor: int) -> List[int]:
+    """The process that the system started last, and its parent, where a child of `ancestor` is among them.
+
+    A process that forks and ends at once, again and again, is gone before a walk over all processes gets to
+    it. This look takes as long as such a process lives.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open("/proc/loadavg", "rb") as file:
+            found = [int(file.read().split()[4])]
+        while len(found) <= 2:
+            with open("/proc/%d/stat" % found[-1], "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+            if parent == ancestor:
+                return found
+            found.append(parent)
+    return []
 
 
 class Processes:
@@ -43,48 +103,30 @@ class Processes:
             if os.getppid() != self.process_id:
                 os._exit(1)
 
-    @staticmethod
-    def table() -> Iterator[Tuple[int, int, int, str]]:
-        """Process id, parent, process group and state of every process."""
-        if os.path.isdir("/proc/self"):
-            for entry in os.listdir("/proc"):
-                if entry.isdigit():
-                    with contextlib.suppress(OSError, ValueError, IndexError):
-                        with open("/proc/" + entry + "/stat", "rb") as file:
-                            # The command's name stands in parentheses before these, and may hold anything.
-                            fields = file.read().rpartition(b")")[2].split()
-                        yield int(entry), int(fields[1]), int(fields[2]), fields[0].decode()
-        else:
-            command = ["ps", "-A", "-o", "pid=,ppid=,pgid=,state="]
-            listing = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
-            for row in listing.decode(errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    process_id, parent, group, state = row.split(None, 3)
-                    yield int(process_id), int(parent), int(group), state
+    def kill_all(self) -> None:
+        """Kill our descendants and, where orphans are not ours, the process groups of the kernels.
 
-    def descendants(self) -> List[int]:
-        """Our living descendants and, where orphans are not ours, the process groups of the kernels."""
-        rows = list(self.table())
+        They may start others meanwhile: none is left where the system says that we have no child any more.
+        """
         groups = () if self.adopting else tuple(self.kernels)
-        found = {self.process_id}
-        size = 0
-        while len(found) != size:
-            size = len(found)
-            found.update(row[0] for row in rows if row[1] in found or row[2] in groups)
-        found.discard(self.process_id)
-        return [row[0] for row in rows if row[0] in found and not row[3].startswith("Z")]
-
-    def kill_all(self, seconds: float = 1.5) -> None:
-        """Kill them until none is left: they may start others meanwhile."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + KILL_WITHIN
         while time.monotonic() < end:
-            remaining = self.descendants()
-            if not remaining:
+            remaining = descendants(self.process_id, groups)
+            kill(remaining)
+            if not (self.reap_all() if self.adopting else remaining):
                 return
-            for process_id in remaining:
-                with contextlib.suppress(OSError):
-                    os.kill(process_id, signal.SIGKILL)
-            time.sleep(0.005)
+            for _ in range(NEWEST_LOOKS):
+                kill(newest_descendants(self.process_id))
+
+    @staticmethod
+    def reap_all() -> bool:
+        """Wait for all children that have ended; return whether there are others."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return False
+        return True
 
     def reap_orphans(self) -> None:
         """Wait for orphans that ended; a kernel that ended is its manager's to notice."""
@@ -96,7 +138,7 @@ class Processes:
             if process.returncode is not None:
                 del self.kernels[process_id]
         if self.adopting:
-            for process_id, parent, _, state in list(self.table()):
+            for process_id, parent, _, state in list(table()):
                 if parent == self.process_id and state == "Z" and process_id not in self.kernels:
                     with contextlib.suppress(OSError):
                         os.waitpid(process_id, os.WNOHANG)
@@ -152,4 +194,4 @@ class Watcher(threading.Thread):
         os.chdir("/")
         for name in names:
             if self.configuration.get(name):
-                shutil.rmtree(self.configuration[name], ignore_errors=True)
+                removal.remove_tree(self.configuration[name])

@@ -24,6 +24,7 @@ MODULES = (
     "launch",
     "processes",
     "relay",
+    "removal",
     "shortening",
     "sources",
     "tuning",

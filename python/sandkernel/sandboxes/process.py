@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import BootError, ClosedError, ForkError
 from sandkernel.gateway.program import program
+from sandkernel.gateway.removal import remove_tree
 from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
@@ -172,12 +172,14 @@ class GatewayProcess:
                 self._end(self._popen)
             self.output()
             self._terminated = True
-            _remove(self.root)
+            remove_tree(str(self.root))
 
     def _end(self, popen: subprocess.Popen[bytes]) -> None:
         """Ask the process to end, then make it; what it left behind goes too."""
         assert popen.stdin is not None  # noqa: S101
         with contextlib.suppress(OSError, ValueError):
+            # It ends its kernels' processes better than we can, also where their code has stopped it.
+            popen.send_signal(signal.SIGCONT)
             popen.stdin.write(b"\n")
         with contextlib.suppress(OSError):
             popen.stdin.close()
@@ -205,13 +207,3 @@ def _sweep(root: str) -> None:
         if not found:
             return
         time.sleep(0.01)
-
-
-def _remove(root: Path) -> None:
-    """Remove a directory, also where its directories were made unwritable."""
-    shutil.rmtree(root, ignore_errors=True)
-    if root.exists():
-        for directory, _, _ in os.walk(root):
-            with contextlib.suppress(OSError):
-                Path(directory).chmod(0o700)
-        shutil.rmtree(root, ignore_errors=True)

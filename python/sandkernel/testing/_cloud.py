@@ -8,7 +8,6 @@ import concurrent.futures
 import contextlib
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from modal_proto.api_grpc import ModalClientBase
 from modal_proto.task_command_router_grpc import TaskCommandRouterBase
 
 from sandkernel.exceptions import ForkError
+from sandkernel.gateway.removal import remove_tree
 from sandkernel.testing._activation import activated
 from sandkernel.testing._address import bind
 from sandkernel.testing._certificates import Certificates
@@ -216,7 +216,7 @@ class LocalModal:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 reaper.wait(STOP_TIMEOUT)
         if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove_tree(str(self._directory))
 
     async def _close(self) -> None:
         if self._plane is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modal_proto import api_pb2
 
+from sandkernel.gateway.removal import remove_tree
 from sandkernel.testing import _environment
 from sandkernel.testing._address import free_port, reserve, reserve_plain
 from sandkernel.testing._processes import Process, kill_all
@@ -253,7 +253,7 @@ class Sandbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(process.closed(DRAIN) for process in processes))
-        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, str(self.directory))
         self.ended_at = time.time()
         self.result = api_pb2.GenericResult(status=status, exitcode=code)
         self.started.set()
