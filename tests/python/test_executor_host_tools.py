@@ -293,6 +293,32 @@ def test_hundreds_of_calls_from_many_threads_get_their_own_answers(
     assert executor(code).output == "True"
 
 
+MANY_WAIT = """
+import threading
+from _sandkernel_calls import Call
+
+woken, answers, wake = [], [], Call.wake
+Call.wake = lambda waiting: (woken.append(waiting), wake(waiting))
+threads = [
+    threading.Thread(target=lambda number=number: answers.append(call(number))) for number in range(800)
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+Call.wake = wake
+[sorted(answers) == list(range(800)), len(woken) <= 1600]
+"""
+
+
+def test_who_waits_for_a_call_is_not_woken_for_others(
+    executor: LocalExecutor, call: Callable[[Callable[[Any], Any]], None]
+) -> None:
+    call(lambda value: value)
+    # Each is woken by its end, and at most once more, to read for the others.
+    assert executor(MANY_WAIT).output == "[True, True]"
+
+
 def test_a_thread_that_outlives_its_code(
     executor: LocalExecutor, call: Callable[[Callable[[Any], Any]], None]
 ) -> None:

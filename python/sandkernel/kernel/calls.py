@@ -123,6 +123,8 @@ class Call:
 
     def __init__(self):
         self.done = False
+        # Of its own: who waits for another call is not woken for this one.
+        self._news = threading.Event()
         self._arrival = None
         self._failure = None
 
@@ -136,12 +138,24 @@ class Call:
         except Exception:
             self.fail("what the host sent as its result is not whole")
         if last:
-            self.done = True
+            self._end()
 
     def fail(self, reason):
         """End it without a result."""
         self._failure = reason
+        self._end()
+
+    def _end(self):
         self.done = True
+        self.wake()
+
+    def wake(self):
+        """Have its thread look whether it is done, or is to read for all."""
+        self._news.set()
+
+    def wait(self):
+        """Wait to be woken."""
+        self._news.wait()
 
     def result(self, tool):
         """Return what came of it."""
@@ -158,13 +172,14 @@ class Calls:
         self._kernel = kernel
         self._process_id = os.getpid()
         self._numbers = itertools.count(1)
-        # Guards what follows, and tells who waits that it has changed.
-        self._changed = threading.Condition()
+        # Guards what follows. The code may call a tool where it handles a signal, in the midst of this.
+        self._lock = threading.RLock()
         # Whom to ask: the identity and the request of the cell that runs; `None` where none does.
         self._cell = None
         self._under_way = {}
         self._outgoing = collections.deque()
-        self._somebody_reads = False
+        # The call whose thread reads; `None` where nobody does.
+        self._reader = None
         # Wakes who reads.
         self._bell, self._rung = socket.socketpair()
         self._bell.setblocking(False)
@@ -195,37 +210,40 @@ class Calls:
             raise RuntimeError("The tool %r can be called in the kernel's own process only" % tool)
         name, call = str(next(self._numbers)), Call()
         prompt = json.dumps({"call": name, "tool": tool, "form": form})
-        with self._changed:
+        with self._lock:
             if self._cell is None:
                 raise RuntimeError("The tool %r can be called only while code of a step runs" % tool)
             self._under_way[name] = call
             self._outgoing.append((self._cell, prompt, buffers))
-            if self._somebody_reads:
+            if self._reader is not None:
                 self._ring()
         try:
             with _interruptible():
                 self._wait(call)
         finally:
-            with self._changed:
+            with self._lock:
                 self._under_way.pop(name, None)
         return call.result(tool)
 
     def _wait(self, call):
-        reads = False
         try:
-            while True:
-                with self._changed:
-                    while self._somebody_reads and not call.done:
-                        self._changed.wait()
-                    if call.done:
-                        return
-                    self._somebody_reads = reads = True
-                self._serve(call)
+            while not call.done:
+                with self._lock:
+                    if self._reader is None:
+                        self._reader = call
+                if self._reader is call:
+                    self._serve(call)
+                else:
+                    call.wait()
         finally:
-            if reads:
-                with self._changed:
-                    self._somebody_reads = False
-                    self._changed.notify_all()
+            with self._lock:
+                if self._reader is call:
+                    others = (
+                        other for other in self._under_way.values() if not other.done and other is not call
+                    )
+                    self._reader = next(others, None)
+                    if self._reader is not None:
+                        self._reader.wake()
 
     def _serve(self, call):
         """Send and read for all, until one call is done."""
@@ -238,7 +256,7 @@ class Calls:
 
     def _send(self):
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._outgoing:
                     return
                 (identity, parent), prompt, buffers = self._outgoing.popleft()
@@ -261,7 +279,7 @@ class Calls:
             if reply is None:
                 return
             value = reply["content"].get("value")
-            with self._changed:
+            with self._lock:
                 if value == END_OF_INPUT:
                     self._fail_all("too much waits for the host already")
                     continue
@@ -271,12 +289,10 @@ class Calls:
                 except (TypeError, ValueError, KeyError):
                     continue  # nobody waits for it any more
                 call.take(head["number"], head["last"], reply["buffers"][0])
-                if call.done:
-                    self._changed.notify_all()
 
     def _end(self):
         """Note that the cell has ended."""
-        with self._changed:
+        with self._lock:
             self._cell = None
             self._outgoing.clear()
             if self._under_way:
@@ -286,7 +302,6 @@ class Calls:
     def _fail_all(self, reason):
         for call in self._under_way.values():
             call.fail(reason)
-        self._changed.notify_all()
 
     def _ring(self):
         with contextlib.suppress(BlockingIOError):
