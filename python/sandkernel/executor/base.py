@@ -385,6 +385,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 session_options=self._session_options,
             )
             kernel.installed_packages += self.installed_packages
+            kernel._provision.placement.failed = self._provision.placement.failed
             return kernel
 
         started: KernelExecutor = yield Work(lambda: self._kernels.start(construct))

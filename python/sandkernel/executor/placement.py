@@ -30,6 +30,7 @@ class Placement:
 
     Attributes:
         given: What was given, ready for JSON.
+        failed: Why definitions could not be made in a kernel.
 
     Raises:
         ConfigurationError: It is nothing of these.
@@ -56,6 +57,7 @@ class Placement:
         self._rest = cast("Where", rest)
         self._tell = tell
         self._told: set[str] = set()
+        self.failed: dict[tools.Described, str] = {}
 
     def define(self, given: Mapping[str, Any]) -> list[tools.Described]:
         """Return what the kernel is told of tools.
@@ -81,14 +83,25 @@ class Placement:
                     return tools.stub(name, tool)
                 reason = str(error.__cause__ or error)
             else:
-                if definition.arguments == tools.NO_ARGUMENTS:
+                if definition in self.failed:
+                    reason = self.failed[definition]
+                elif definition.arguments == tools.NO_ARGUMENTS:
                     return definition
-                # smolagents would not send them; among them there may be a key.
-                reason = "it was made with arguments"
+                else:
+                    # smolagents would not send them; among them there may be a key.
+                    reason = "it was made with arguments"
             self._tell_once(
                 name, f"The tool {name!r} stays on this machine, and is called from the kernel: {reason}"
             )
         return tools.stub(name, tool)
+
+    def may_stay(self, name: str) -> bool:
+        """Whether a tool that can't be made in the kernel may run on this machine instead."""
+        return self._places.get(name, self._rest) == "auto"
+
+    def tell_broken(self, name: str, reason: str) -> None:
+        """Tell that a tool is neither here nor there."""
+        self._tell_once(f"{name}!", f"The tool {name!r} can't be used: {reason}")
 
     def _tell_once(self, name: str, line: str) -> None:
         if name not in self._told:

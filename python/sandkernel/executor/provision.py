@@ -15,7 +15,7 @@ from sandkernel.exceptions import (
     SandkernelError,
     StateLost,
 )
-from sandkernel.executor import prelude, tools, tracebacks, variables
+from sandkernel.executor import prelude, sources, tools, tracebacks, variables
 from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
@@ -42,7 +42,7 @@ DISCARD_TIMEOUT = 5.0
 # A kernel that loses its state again while it is given everything anew is not waited for for ever.
 ATTEMPTS = 3
 # Errors that our modules in the kernel raise on purpose.
-EXPECTED = frozenset({"Reply", "InstallError", "ToolError"})
+EXPECTED = frozenset({"Reply", "InstallError"})
 
 
 class Provision:
@@ -82,6 +82,8 @@ class Provision:
         # What the kernel has of them, and which kernel that is, in which of its lives.
         self._defined: dict[str, Described] = {}
         self._provided: tuple[Session, int] | None = None
+        # Whether no code of an agent has run in the sandbox: what that says of itself is believed.
+        self._untouched = False
         self._loss_told = False
         self.installed_packages: list[str] = []
         # Those of them that a new sandbox does not bring along.
@@ -96,6 +98,7 @@ class Provision:
             session: The session to it.
         """
         self._sandbox, self.session = sandbox, session
+        self._untouched = getattr(sandbox, "is_new", False)
 
     def take_notice(self) -> str:
         """Return what the model is to be told; it is told once."""
@@ -149,7 +152,7 @@ class Provision:
                 yield from self._deliver_variables(
                     variables.encode(self.variables, allow_pickle=self._allow_pickle)
                 )
-            yield from self._deliver_tools(self._tools)
+            self._tell_broken((yield from self._deliver_tools(self._tools)))
         except BaseException:
             # Not whole: another time it is given all of it.
             self._provided, self._loss_told = (session, -1), True
@@ -164,6 +167,7 @@ class Provision:
         buffers: Sequence[bytes | bytearray] = (),
     ) -> Request:
         """Return a request that only a kernel that has everything runs."""
+        self._untouched = self._untouched and ours
         generation = self._provided[1] if self._provided is not None else None
         on_request = self.host_tools.answer if self.host_tools and not ours else None
         return Request(
@@ -184,22 +188,81 @@ class Provision:
 
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         """Make tools in the kernel, those that it does not have yet."""
-        definitions = {definition.name: definition for definition in self.placement.define(given)}
         yield from self.prepare()
-        wanted = [
-            name
-            for each in definitions.values()
-            for name in each.imports
-            if self._defined.get(each.name) != each
-        ]
-        if wanted:
-            yield from self.install_packages(wanted)
-        self.host_tools.give(
-            {name: given[name] for name, each in definitions.items() if isinstance(each, tools.Stub)}
-        )
-        yield from self.with_everything(lambda: self._deliver_tools(definitions))
+        while True:
+            definitions = {definition.name: definition for definition in self.placement.define(given)}
+            failed = yield from self._install_for(definitions)
+            if not self._keep_here(definitions, failed):
+                self.host_tools.give(
+                    {name: given[name] for name, each in definitions.items() if isinstance(each, tools.Stub)}
+                )
+                failed |= yield from self.with_everything(lambda: self._deliver_tools(definitions))  # noqa: B023 called at once
+                if not self._keep_here(definitions, failed):
+                    break
+        self._tell_broken(failed)
         self._tools.update(definitions)
         self.given_tools.update(given)
+
+    def _install_for(self, definitions: Mapping[str, Described]) -> Plan[dict[str, str]]:
+        """Install what tools import; return why that fails, by the tools' names."""
+        wanted = {
+            name: each.imports
+            for name, each in definitions.items()
+            if each.imports and self._defined.get(name) != each
+        }
+        failed = yield from self._out_of_reach(wanted)
+        wanted = {name: modules for name, modules in wanted.items() if name not in failed}
+        # All at once, which is quicker; each for itself where that fails.
+        for names in [tuple(wanted), *((name,) for name in wanted)] if wanted else ():
+            try:
+                yield from self.install_packages([module for name in names for module in wanted[name]])
+                if len(names) == len(wanted):
+                    break
+            except PackageInstallError as error:
+                if len(names) == 1:
+                    if not self.placement.may_stay(names[0]):
+                        raise
+                    failed[names[0]] = f"what it imports can't be installed: {error}"
+                    if len(wanted) == 1:
+                        break
+        return failed
+
+    def _out_of_reach(self, wanted: Mapping[str, Sequence[str]]) -> Plan[dict[str, str]]:
+        """Return which tools import what is only on this machine: no index is asked for its name."""
+        local = [module for modules in wanted.values() for module in modules if sources.is_local(module)]
+        if not local:
+            return {}
+        call = f"missing({local!r})"
+        absent = set(json.loads((yield from self.with_everything(lambda: self._ask(call)))))
+        return {
+            name: f"it imports {module!r}, which is a module of this machine alone"
+            for name, modules in wanted.items()
+            for module in modules
+            if module in local and module in absent
+        }
+
+    def _keep_here(self, definitions: Mapping[str, Described], failed: Mapping[str, str]) -> bool:
+        """Note what can't be made in the kernel, and stays on the host for that; return whether there is any.
+
+        A sandbox in which an agent's code has run is not asked: it could have a tool that is meant for it
+        run on the host.
+
+        Raises:
+            ConfigurationError: A tool that is to run in the kernel can't be made there.
+        """
+        for name, reason in failed.items():
+            if not self.placement.may_stay(name):
+                raise ConfigurationError(f"The tool {name!r} can't be made in the kernel: {reason}")
+        if not self._untouched:
+            return False
+        kept = {definitions[name]: reason for name, reason in failed.items()}
+        kept = {each: reason for each, reason in kept.items() if isinstance(each, tools.Definition)}
+        self.placement.failed.update(kept)
+        return bool(kept)
+
+    def _tell_broken(self, failed: Mapping[str, str]) -> None:
+        for name, reason in failed.items():
+            self.placement.tell_broken(name, reason)
 
     def install_packages(self, imports: Sequence[str]) -> Plan[list[str]]:
         """Install packages that the kernel can't import yet; return their requirements."""
@@ -274,15 +337,19 @@ class Provision:
         if failed is not None and failed.error is not None:
             raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
 
-    def _deliver_tools(self, definitions: Mapping[str, Described]) -> Plan[None]:
+    def _deliver_tools(self, definitions: Mapping[str, Described]) -> Plan[dict[str, str]]:
+        """Bind tools in the kernel; return why some can't be made there, by their names."""
         if not definitions:
-            return
+            return {}
         document = tools.document(definitions.values(), self._defined)
-        failed = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
-        if failed is not None and failed.error is not None:
-            _expect(failed)
-            raise ConfigurationError(f"A tool can't be made in the kernel: {failed.error.value}")
-        self._defined.update(definitions)
+        execution = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
+        failed = {} if execution is None else tools.failures(_expect(execution), definitions)
+        for name, definition in definitions.items():
+            if name in failed:
+                self._defined.pop(name, None)
+            else:
+                self._defined[name] = definition
+        return failed
 
 
 def _expect(execution: Execution) -> Execution:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import inspect
 import json
 import re
 import sys
+import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from smolagents.tool_validation import validate_tool_attributes
 from smolagents.tools import Tool
-from smolagents.utils import instance_to_source
+from smolagents.utils import get_source, instance_to_source
 
-from sandkernel.exceptions import ConfigurationError
+from sandkernel.exceptions import ConfigurationError, SandkernelError
+from sandkernel.executor import sources
 from sandkernel.executor.variables import encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["NO_ARGUMENTS", "Definition", "Described", "Stub", "define", "document", "is_agent", "stub"]
+    from sandkernel import Execution
+
+__all__ = [
+    "NO_ARGUMENTS",
+    "Definition",
+    "Described",
+    "Stub",
+    "define",
+    "document",
+    "failures",
+    "is_agent",
+    "stub",
+]
 
 FINAL_ANSWER = "final_answer"
 # Of a tool that was made without any.
@@ -116,6 +132,22 @@ def document(definitions: Iterable[Described], known: Mapping[str, Described]) -
     return json.dumps(entries).encode()
 
 
+def failures(execution: Execution, definitions: Mapping[str, Described]) -> dict[str, str]:
+    """Return why a kernel could not make tools, by their names, as it says: it may be hostile."""
+    error = execution.error
+    if error is None:
+        return {}
+    try:
+        said = json.loads(error.value)
+        return {
+            name: f"{said[name]:.2000}"
+            for name in definitions
+            if name in said and isinstance(said[name], str)
+        }
+    except (ValueError, TypeError, RecursionError):
+        raise SandkernelError(f"The kernel could not take the tools: {error.value:.500}") from None
+
+
 def define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the user gave
     """Return the definition of a tool.
 
@@ -130,6 +162,7 @@ def define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the use
             "its source code is sent and runs there"
         )
     try:
+        _require_class(tool)
         code, imports = _code(tool)
         arguments = json.dumps(_arguments(tool))
     except Exception as error:
@@ -153,10 +186,45 @@ def _code(tool: Tool) -> tuple[str, tuple[str, ...]]:
     }
     known = _codes.get(type(tool))
     if known is None or known[0] != attributes:
-        requirements = tool.to_dict()["requirements"]
-        imports = tuple(module for module in requirements if module.split(".")[0] not in _PRESENT)
-        known = _codes[type(tool)] = (attributes, _source(type(tool)), imports)
+        try:
+            _check(tool.to_dict)
+            code = _source(type(tool))
+        except SyntaxError as error:
+            raise ConfigurationError(f"a default or an attribute is no literal: {error.text}") from error
+        imports = tuple(sorted(set(sources.imports(code)) - _PRESENT))
+        known = _codes[type(tool)] = (attributes, code, imports)
     return known[1:]
+
+
+_METHODS = (types.FunctionType, staticmethod, classmethod)
+_UNDEFINED = re.compile(r"- (\w+: )?Name '\w+' is undefined\.")
+
+
+def _check(validate: Callable[[], object]) -> None:
+    """Have smolagents say whether it would send a tool.
+
+    Which names are undefined, `sources.differences` finds out: smolagents does not know all that binds a
+    name, and looks at annotations that nobody evaluates.
+    """
+    try:
+        validate()
+    except ValueError as error:
+        first, *rest = str(error).split("\n")
+        if not rest or not first.endswith(":") or any(not _UNDEFINED.fullmatch(line) for line in rest):
+            raise
+
+
+def _require_class(tool: Tool) -> None:
+    """Refuse a tool that its class alone does not make.
+
+    Raises:
+        ConfigurationError: It is something else, too.
+    """
+    if type(type(tool)) is not type(Tool):
+        raise ConfigurationError(f"its class has the metaclass {type(type(tool)).__name__}")
+    own = vars(tool).keys() & {"forward", "setup", "__call__"}
+    if own:
+        raise ConfigurationError(f"its {min(own)} is not that of its class")
 
 
 def _members(kind: type[Any]) -> Iterator[tuple[type[Any], str, object]]:
@@ -179,17 +247,66 @@ def _source(kind: type[Any]) -> str:
             raise ConfigurationError(
                 f"{first.__name__} inherits from {names}: only a single line of Tools can be sent"
             )
-    parts = []
-    for ancestor in reversed(ancestors):
-        validate_tool_attributes(ancestor, check_imports=False)
-        # It looks at nothing but the class.
-        part = _with_true_names(ancestor, instance_to_source(object.__new__(ancestor), base_cls=Tool))
-        part = re.sub(r"^from smolagents\.tools import Tool$", "", part, flags=re.MULTILINE)
-        base = ancestor.__bases__[0].__name__
-        parts.append(
-            part.replace(f"class {ancestor.__name__}(Tool):", f"class {ancestor.__name__}({base}):", 1)
+    future = "from __future__ import annotations\n" if any(map(sources.is_future, ancestors)) else ""
+    parts = [_part(ancestor, future) for ancestor in reversed(ancestors)]
+    return future + "\n\n".join(parts) + "\n"
+
+
+def _part(kind: type[Any], future: str) -> str:
+    """Return the source of a class alone.
+
+    Raises:
+        ConfigurationError: It would be another class in the kernel.
+    """
+    # smolagents writes down the class that it makes of a function, and can't read that where the function
+    # has further decorators.
+    if kind.__name__ == "SimpleTool" and kind.__base__ is Tool:
+        lost = [each for function in sources.functions(kind) for each in _decorators(function)]
+    else:
+        _check(lambda: validate_tool_attributes(kind, check_imports=False))
+        (node,) = ast.parse(get_source(kind)).body
+        lost = [ast.unparse(each) for each in [*node.decorator_list, *node.keywords]]
+    if lost:
+        raise ConfigurationError(f"{lost[0]!r} at its definition would be lost")
+    # It looks at nothing but the class.
+    part = _with_true_names(kind, instance_to_source(object.__new__(kind), base_cls=Tool))
+    part = re.sub(r"^from smolagents\.tools import Tool$", "", part, flags=re.MULTILINE)
+    base = kind.__bases__[0].__name__
+    part = part.replace(f"class {kind.__name__}(Tool):", f"class {kind.__name__}({base}):", 1)
+    part = sources.unannotated(part.strip())
+    (written,) = (each for each in ast.parse(part).body if isinstance(each, ast.ClassDef))
+    there = {each.name for each in written.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    for name in vars(kind).keys() - there:
+        if isinstance(vars(kind)[name], _METHODS) and (name == "forward" or not hasattr(Tool, name)):
+            raise ConfigurationError(f"its {name!r} is not that of its source")
+    part += _mended(kind, written)
+    others = sources.differences(future + part, kind)
+    if others:
+        raise ConfigurationError(
+            f"its source names {', '.join(others)}: import or define it inside the method"
         )
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return part
+
+
+def _decorators(function: Any) -> list[str]:  # noqa: ANN401 a function
+    # A loaded tool's source can't be had from here: what smolagents saved of it has no decorators.
+    with contextlib.suppress(OSError, SyntaxError):
+        return sources.decorators(function)
+    return []
+
+
+def _mended(kind: type[Any], written: ast.ClassDef) -> str:
+    """Return assignments for the attributes that smolagents wrote down wrongly: texts with backslashes."""
+    values = {}
+    for node in written.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with contextlib.suppress(ValueError):
+                values[node.targets[0].id] = ast.literal_eval(node.value)
+    return "".join(
+        f"\n{kind.__name__}.{name} = {vars(kind)[name]!r}"
+        for name, value in values.items()
+        if name in vars(kind) and vars(kind)[name] != value
+    )
 
 
 def _with_true_names(kind: type[Any], source: str) -> str:

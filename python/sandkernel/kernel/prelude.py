@@ -89,7 +89,7 @@ class AnswerError(TypeError):
 
 
 class ToolError(Exception):
-    """A tool whose code can't be run in this kernel."""
+    """A tool that can't be used in this kernel."""
 
 
 class InstallError(Exception):
@@ -116,6 +116,16 @@ class Tool:
 
     def forward(self, *args, **kwargs):
         raise NotImplementedError("This tool has no `forward` method")
+
+
+class BrokenTool:
+    """Stands for a tool that could not be made."""
+
+    def __init__(self, name, reason):
+        self._message = "The tool %r can't be used in this sandbox: %s" % (name, reason)
+
+    def __call__(self, *args, **kwargs):
+        raise ToolError(self._message)
 
 
 class FinalAnswer:
@@ -234,15 +244,18 @@ def receive_tools(document, _):
     """Define tools, and bind them."""
     for module in BASE_MODULES:
         _user_namespace().setdefault(module, importlib.import_module(module))
+    failed = {}
     for tool in document:
         if "definition" in tool:
             try:
                 _tools[tool["key"]] = _make(tool["is_final_answer"], tool["name"], tool["definition"])
-            except Exception as error:
-                message = "%s: %s: %s" % (tool["name"], type(error).__name__, error)
-                raise ToolError(message) from None
+            except (Exception, SystemExit) as error:
+                failed[tool["name"]] = "%s: %s" % (type(error).__name__, error)
+                _tools[tool["key"]] = BrokenTool(tool["name"], failed[tool["name"]])
         # Bound anew each time: the agent's code may have used the name for something else.
         _user_namespace()[tool["name"]] = _tools[tool["key"]]
+    if failed:
+        raise Reply(json.dumps(failed))
 
 
 def _make(is_final_answer, name, definition):

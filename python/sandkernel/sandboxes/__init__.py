@@ -25,6 +25,7 @@ class Sandbox(Protocol):
         """End it, as far as it is ours to end. May be called again, from any thread."""
 
     # What a sandbox may have besides:
+    #   is_new                   whether it was made for this, and nobody's code has run in it before;
     #   install(requirements)    installs packages where its kernels find them;
     #   watch(on_end)            has a function called, in whichever thread, when it has ended;
     #   verdict(execution)       an error that says that it has ended by itself, or `None`: asked when its

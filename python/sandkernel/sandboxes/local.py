@@ -59,6 +59,9 @@ class LocalSandbox:
         PackageInstallError: A package can't be installed; `.output` has the installer's words.
     """
 
+    # What it says of itself is believed until code of an agent has run in it.
+    is_new = True
+
     def __init__(
         self,
         packages: Sequence[str] = (),

@@ -60,6 +60,7 @@ class ModalSandbox:
         ModuleNotFoundError: The `modal` package is not installed.
     """
 
+    is_new = False
     _lifetime: float | None = None
 
     def __init__(
@@ -84,6 +85,7 @@ class ModalSandbox:
         endpoint = Endpoint(url, definition.token, definition.kernel_id)
         self._adopt(lifeline, endpoint, report, port=port, boot_timeout=boot_timeout, expires_at=expires)
         self._lifetime = definition.lifetime
+        self.is_new = True
 
     def _adopt(
         self,
