@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import socket
 import subprocess
 import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import modal
+import numpy as np
 import pytest
 from rich.console import Console
 from smolagents.monitoring import AgentLogger, LogLevel
@@ -26,6 +29,7 @@ from sandkernel.exceptions import (
 )
 from sandkernel.executor import ModalExecutor
 from sandkernel.sandboxes.modal import entrypoint
+from sandkernel.sandboxes.modal.definition import EXPIRES_TAG, Definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,12 +162,88 @@ def test_conveniences_and_a_gpu(cloud: LocalModal) -> None:
         ({"create_kwargs": {"block_network": True}}, "block_network"),
         ({"additional_imports": ["no/package"]}, "no/package"),
         ({"secrets": [modal.Secret.from_name("none-such")]}, "none-such"),
+        ({"create_kwargs": {"timeout": None}}, "timeout=None"),
+        ({"create_kwargs": {"timeout": "300"}}, "timeout is a whole number of seconds, not '300'"),
+        ({"create_kwargs": {"timeout": 300.0}}, "timeout is a whole number of seconds, not 300.0"),
+        ({"lifetime": "300"}, "timeout is a whole number of seconds"),
+        ({"create_kwargs": {"idle_timeout": "60"}}, "idle_timeout is a whole number"),
+        ({"create_kwargs": {"timout": 300}}, "'timout'.* did you mean 'timeout'"),
+        ({"create_kwargs": {3: 300}}, "takes no such argument"),
+        ({"create_kwargs": ["timeout"]}, "create_kwargs is a mapping"),
+        ({"create_kwargs": {"image": "debian"}}, "image is a modal.Image, not str"),
+        ({"image": 3}, "image is a modal.Image, not int"),
+        ({"create_kwargs": {"secrets": "key"}}, "secrets is a sequence, not str"),
+        ({"create_kwargs": {"secrets": 3}}, "secrets is a sequence, not int"),
+        ({"create_kwargs": {"secrets": ["key"]}}, "reating the sandbox"),
+        ({"create_kwargs": {"encrypted_ports": 9000}}, "encrypted_ports is a sequence, not int"),
+        ({"create_kwargs": {"encrypted_ports": ["9000"]}}, "reating the sandbox"),
+        ({"create_kwargs": {"h2_ports": "8888"}}, "h2_ports is a sequence"),
+        ({"create_kwargs": {"tags": ["a"]}}, "tags is a mapping"),
+        ({"create_kwargs": {"env": {"A": 1}}}, "reating the sandbox"),
+        ({"create_kwargs": {"workdir": 3}}, "reating the sandbox"),
+        ({"region": 3}, "reating the sandbox"),
+        ({"create_kwargs": {"volumes": {"/data": 3}}}, "reating the sandbox"),
+        ({"create_kwargs": {"app": "name"}}, "building the image"),
+        ({"create_kwargs": {"client": "mine"}}, "looking up the app"),
+        ({"volumes": "data"}, "volumes is a mapping"),
+        ({"env": ["A"]}, "env is a mapping"),
+        ({"tags": "red"}, "tags is a mapping"),
+        ({"session_options": "x"}, "session_options is a mapping"),
+        ({"logger": logging.getLogger()}, "logger is a logger of smolagents"),
+        ({"logger": "INFO"}, "logger is a logger of smolagents"),
     ],
 )
 def test_arguments_that_cannot_work(cloud: LocalModal, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ModalExecutor(**options)
     assert cloud.sandboxes == []
+
+
+@pytest.mark.parametrize(
+    "create_kwargs",
+    [
+        {"image": None, "secrets": None, "tags": None, "env": None, "app": None, "client": None},
+        {"idle_timeout": None, "timeout": np.int64(200), "cpu": None, "memory": None, "region": None},
+        {"timeout": 30, "encrypted_ports": (), "h2_ports": (), "unencrypted_ports": ()},
+    ],
+)
+def test_what_modal_takes_is_taken(cloud: LocalModal, create_kwargs: dict[str, Any]) -> None:
+    with ModalExecutor(create_kwargs=create_kwargs) as executor:
+        assert executor("6 * 7").output == "42"
+    (record,) = cloud.sandboxes
+    assert record.definition.timeout_secs == create_kwargs.get("timeout", 300)
+
+
+def test_a_persistent_sandbox_has_no_end() -> None:
+    options = {"timeout": None, "_experimental_persistent": True}
+    definition = Definition.of(options, {}, [], app_name="app", port=8888)
+    assert definition.lifetime is None
+    assert EXPIRES_TAG not in definition.arguments()["tags"]
+
+
+@pytest.mark.parametrize("kind", [MagicMock, lambda: MagicMock(spec=AgentLogger)])
+def test_a_mock_is_a_logger(cloud: LocalModal, kind: Callable[[], Any]) -> None:  # noqa: ARG001
+    logger = kind()
+    with ModalExecutor(logger=logger) as executor:
+        assert executor("6 * 7").output == "42"
+        executor.stream_logs = True
+        executor("print(1)")
+    assert any("The sandbox is ready" in str(call) for call in logger.log.mock_calls)
+
+
+def test_the_given_client_does_everything(cloud: LocalModal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what comes before the sandbox, such as the look-up of its app."""
+    variables = cloud.environment()
+    identity = variables["MODAL_TOKEN_ID"], variables["MODAL_TOKEN_SECRET"]
+    monkeypatch.setenv("MODAL_TOKEN_SECRET", "of nobody")
+    with pytest.raises(CredentialsError):
+        ModalExecutor()
+    client = modal.Client.from_credentials(*identity)
+    with ModalExecutor(["numpy"], create_kwargs={"client": client}) as executor:
+        assert executor("6 * 7").output == "42"
+        sandbox_id = executor.detach()
+    with ModalExecutor.from_id(sandbox_id, client=client) as executor:
+        assert executor("6 * 7").output == "42"
 
 
 def test_a_missing_gateway_is_told_at_once(cloud: LocalModal, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.local_python_executor import CodeOutput
-from smolagents.monitoring import AgentLogger, LogLevel
 from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentExecutionError
 
@@ -136,8 +135,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._close_callbacks: list[Callable[[], object]] = []
         self._kernels = Kernels()
         self._places = tools
-        self._session_options = options = dict(session_options or {})
-        logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
+        self._session_options = options = arguments.mapping(
+            session_options, "session_options", "arguments of Session.connect"
+        )
+        logger = logs.logger(logger)
         self._provision = Provision(logger, allow_pickle=allow_pickle)
         self._reboots = Reboots(
             lambda booted: self._connect(booted, options),

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
+
+from smolagents.monitoring import AgentLogger, LogLevel
+
+from sandkernel.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from sandkernel import Execution
 
-__all__ = ["fold", "observation", "shorten"]
+__all__ = ["fold", "logger", "observation", "shorten"]
+
+
+def logger(given: Any) -> Any:  # noqa: ANN401 smolagents takes several
+    """Return the logger that was given, or a silent one for `None`.
+
+    Raises:
+        ConfigurationError: It can't be told anything in the way that smolagents has, as one of the standard
+            library.
+    """
+    if given is None:
+        return AgentLogger(level=LogLevel.OFF)
+    if isinstance(given, logging.Logger) or not callable(getattr(given, "log", None)):
+        raise ConfigurationError(
+            f"logger is a logger of smolagents, such as smolagents.monitoring.AgentLogger(), not "
+            f"{type(given).__name__}"
+        )
+    return given
 
 
 def fold(text: str) -> str:

@@ -6,9 +6,10 @@ import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from smolagents.monitoring import AgentLogger, LogLevel
+from smolagents.monitoring import LogLevel
 
 from sandkernel import arguments, packages
+from sandkernel.executor import logs
 from sandkernel.executor.base import KernelExecutor
 from sandkernel.sandboxes.cancellation import in_thread
 from sandkernel.sandboxes.modal import ModalSandbox
@@ -130,6 +131,15 @@ class ModalExecutor(KernelExecutor):
             "idle_timeout": idle_timeout,
         }
 
+        given = {
+            key: None if value is None else arguments.mapping(value, key, of)
+            for key, value, of in (
+                ("volumes", volumes, "modal.Volumes by the paths to mount them at"),
+                ("env", env, "texts by the names of variables"),
+                ("tags", tags, "texts by their names"),
+            )
+        }
+
         def boot(on_stage: Callable[[str, float], None]) -> ModalSandbox:
             return ModalSandbox(
                 requirements,
@@ -141,9 +151,9 @@ class ModalExecutor(KernelExecutor):
                 on_stage=on_stage,
                 image=image,
                 secrets=secrets,
-                volumes=None if volumes is None else dict(volumes),
-                env=None if env is None else dict(env),
-                tags=None if tags is None else dict(tags),
+                volumes=given["volumes"],
+                env=given["env"],
+                tags=given["tags"],
                 timeout=lifetime,
                 **plain,
             )
@@ -177,7 +187,7 @@ class ModalExecutor(KernelExecutor):
         allow_pickle: bool,  # noqa: FBT001
         **options: Any,  # noqa: ANN401 those of `KernelExecutor`
     ) -> None:
-        logger = AgentLogger(level=LogLevel.OFF) if logger is None else logger
+        logger = logs.logger(logger)
 
         def begin() -> ModalSandbox:
             sandbox = boot(self._on_stage)
@@ -413,7 +423,9 @@ def _status(logger: Any) -> Iterator[Callable[[str, float], None]]:  # noqa: ANN
     console = getattr(logger, "console", None)
     level = getattr(logger, "level", LogLevel.OFF)
     live = None
-    if console is not None and console.is_terminal and level >= LogLevel.INFO:
+    # Of loggers of other kinds, and of mocks, anything may come.
+    is_shown = isinstance(level, int) and level >= LogLevel.INFO
+    if console is not None and is_shown and getattr(console, "is_terminal", False) is True:
         live = console.status("Starting a sandbox on Modal ...")
         live.start()
 

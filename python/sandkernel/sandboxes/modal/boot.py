@@ -53,7 +53,10 @@ async def boot(
     options = definition.options
     call_seconds = min(CALL_SECONDS, boot_timeout)
     if options.get("app") is None:
-        lookup = modal.App.lookup.aio(definition.app_name, create_if_missing=True)
+        where = {
+            name: options[name] for name in ("client", "environment_name") if options.get(name) is not None
+        }
+        lookup = modal.App.lookup.aio(definition.app_name, create_if_missing=True, **where)
         options["app"] = await sdk.call(lookup, call_seconds, f"looking up the app {definition.app_name!r}")
         report.finished("app")
     build = getattr(options["image"], "build", None)
@@ -75,9 +78,11 @@ async def boot(
 
 async def _create(definition: Definition, seconds: float) -> Any:  # noqa: ANN401 a modal.Sandbox
     modal = sdk.load()
-    creation = asyncio.ensure_future(
-        modal.Sandbox.create.aio(*definition.entrypoint, **definition.arguments())
-    )
+
+    async def create() -> Any:  # noqa: ANN401 so what the call itself raises is the future's
+        return await modal.Sandbox.create.aio(*definition.entrypoint, **definition.arguments())
+
+    creation = asyncio.ensure_future(create())
     try:
         return await sdk.call(asyncio.shield(creation), seconds, "creating the sandbox")
     except asyncio.CancelledError:
@@ -153,7 +158,12 @@ async def ask_end(sandbox: Any) -> str | None:  # noqa: ANN401 a modal.Sandbox
 
 
 async def connect(
-    lifeline: Lifeline, endpoint: Endpoint, options: Mapping[str, Any], lifetime: float | None
+    lifeline: Lifeline,
+    endpoint: Endpoint,
+    options: Mapping[str, Any],
+    lifetime: float | None,
+    *,
+    may_create: bool,
 ) -> Session:
     """Open a session as soon as the gateway is there; give up as soon as the sandbox has ended.
 
@@ -161,13 +171,15 @@ async def connect(
         lifeline: The sandbox.
         endpoint: Its gateway.
         options: Further arguments of `Session.connect`.
-        lifetime: The seconds that it may live; `None` for one that was taken over.
+        lifetime: The seconds that it may live; `None` for no limit, or one that is not known.
+        may_create: Whether a kernel is created where the one that is on its way is not there: not in a
+            sandbox that was taken over.
 
     Raises:
         BootError: The gateway did not become ready; `.output` has the sandbox's last output.
     """
     sandbox = lifeline.sandbox
-    opening = asyncio.ensure_future(_open(endpoint, options, may_create=lifetime is not None))
+    opening = asyncio.ensure_future(_open(endpoint, options, may_create=may_create))
     ending = asyncio.ensure_future(ask_end(sandbox))
     try:
         await asyncio.wait({opening, ending}, return_when=asyncio.FIRST_COMPLETED)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import operator
 import secrets as random
 import time
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from sandkernel.exceptions import ConfigurationError
 from sandkernel.sandboxes.modal import entrypoint, sdk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "DEFAULT_LIFETIME", "EXPIRES_TAG", "KERNEL_TAG", "PORT_TAG", "Definition"]
 
@@ -66,43 +70,47 @@ class Definition:
             ConfigurationError: Two of them contradict each other.
         """
         packages = arguments.texts(packages, "packages")
-        options = dict(create_kwargs)
+        options = arguments.mapping(create_kwargs, "create_kwargs", "arguments of modal.Sandbox.create")
         for name, value in conveniences.items():
             if value is None:
                 continue
             if name in options:
                 raise ConfigurationError(f"{name!r} is given twice: as an argument and in create_kwargs")
             options[name] = value
+        _check_names(options)
         if not isinstance(port, int) or not 0 < port < 1 << 16:
             raise ConfigurationError(f"port is a number from 1 to 65535, not {port!r}")
         this = cls(options, port, app_name)
         options["image"] = _image(options.get("image"), packages)
+        # Modal takes a `timeout` of `None` for persistent sandboxes alone, and says so itself.
         options.setdefault("timeout", DEFAULT_LIFETIME)
-        if options["timeout"] > DEFAULT_IDLE_TIMEOUT:
+        lifetime = _seconds(options, "timeout")
+        if lifetime is None or lifetime > DEFAULT_IDLE_TIMEOUT:
             options.setdefault("idle_timeout", DEFAULT_IDLE_TIMEOUT)
+        _seconds(options, "idle_timeout")
         for kind in ("h2_ports", "unencrypted_ports"):
-            if port in options.get(kind, ()):
+            if port in _several(options, kind):
                 raise ConfigurationError(
                     f"port {port} is among the {kind}, and the gateway needs it encrypted and on HTTP/1.1: "
                     "give another port="
                 )
-        ports = list(options.get("encrypted_ports", ()))
+        ports = _several(options, "encrypted_ports")
         options["encrypted_ports"] = ports if port in ports else [*ports, port]
         token = sdk.load().Secret.from_dict({TOKEN_VARIABLE: this.token})
-        options["secrets"] = [*(options.get("secrets") or ()), token]
+        options["secrets"] = [*_several(options, "secrets"), token]
         options["tags"] = {
             "made-by": MADE_BY,
             "sandkernel-version": __version__,
-            **(options.get("tags") or {}),
+            **arguments.mapping(options.get("tags"), "tags", "texts by their names"),
             KERNEL_TAG: this.kernel_id,
             PORT_TAG: str(port),
         }
         return this
 
     @property
-    def lifetime(self) -> float:
-        """The seconds that the sandbox may live."""
-        return float(self.options["timeout"])
+    def lifetime(self) -> float | None:
+        """The seconds that the sandbox may live; `None` for one without an end."""
+        return _seconds(self.options, "timeout")
 
     @property
     def entrypoint(self) -> list[str]:
@@ -111,12 +119,46 @@ class Definition:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `Sandbox.create`, for a sandbox that is created now."""
+        if self.lifetime is None:
+            return self.options
         expires = str(int(time.time() + self.lifetime))
         return {**self.options, "tags": {**self.options["tags"], EXPIRES_TAG: expires}}
 
 
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Refuse arguments that the installed release of Modal's SDK does not have."""
+    known = set(inspect.signature(sdk.load().Sandbox.create).parameters)
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, 1)
+            meant = f": did you mean {close[0]!r}?" if close else ""
+            raise ConfigurationError(
+                f"create_kwargs has {name!r:.100}, and modal.Sandbox.create of modal "
+                f"{sdk.load().__version__} takes no such argument{meant}"
+            )
+
+
+def _seconds(options: Mapping[str, Any], name: str) -> int | None:
+    value = options.get(name)
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise ConfigurationError(f"{name} is a whole number of seconds, not {value!r:.100}") from None
+
+
+def _several(options: Mapping[str, Any], name: str) -> list[Any]:
+    value = options.get(name)
+    if value is None:
+        return []
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} is a sequence, not {type(value).__name__}: write [...]")
+    return list(value)
+
+
 def _image(image: Any, packages: Sequence[str]) -> Any:  # noqa: ANN401 a modal.Image
     """Put packages on the user's image, or on one of ours; Modal builds a layer only once."""
+    if image is not None and not isinstance(image, sdk.load().Image):
+        raise ConfigurationError(f"image is a modal.Image, not {type(image).__name__}: {image!r:.100}")
     if image is None:
         # With uv in it, later packages are installed in a fraction of pip's time.
         needed = [*GATEWAY_PACKAGES, "uv", *packages]

@@ -76,15 +76,22 @@ class ModalSandbox:
         **conveniences: Any,  # noqa: ANN401 those of the SDK
     ) -> None:
         watch_for_termination()
-        definition = Definition.of(create_kwargs or {}, conveniences, packages, app_name=app_name, port=port)
+        definition = Definition.of(
+            {} if create_kwargs is None else create_kwargs,
+            conveniences,
+            packages,
+            app_name=app_name,
+            port=port,
+        )
         report = BootReport(on_stage=on_stage)
         lifeline, url = runner.run(
             lambda: boot.boot(definition, report, boot_timeout=boot_timeout, build_timeout=build_timeout)
         )
-        expires = datetime.now(timezone.utc) + timedelta(seconds=definition.lifetime)
+        lifetime = definition.lifetime
+        expires = None if lifetime is None else datetime.now(timezone.utc) + timedelta(seconds=lifetime)
         endpoint = Endpoint(url, definition.token, definition.kernel_id)
         self._adopt(lifeline, endpoint, report, port=port, boot_timeout=boot_timeout, expires_at=expires)
-        self._lifetime = definition.lifetime
+        self._lifetime = lifetime
         self.is_new = True
 
     def _adopt(
@@ -192,7 +199,11 @@ class ModalSandbox:
         """
         self._lifeline.require()
         options = {"connect_timeout": self._boot_timeout, **options}
-        session = runner.run(lambda: boot.connect(self._lifeline, self._endpoint, options, self._lifetime))
+        session = runner.run(
+            lambda: boot.connect(
+                self._lifeline, self._endpoint, options, self._lifetime, may_create=self.is_new
+            )
+        )
         self._report.finished("gateway")
         return session
 

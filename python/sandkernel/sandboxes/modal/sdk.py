@@ -73,6 +73,11 @@ async def call(awaitable: Awaitable[T], seconds: float, doing: str) -> T:
 def translate(error: Exception, doing: str) -> SandkernelError | None:
     """Return an error of the SDK as one of ours, with what to do about it; `None` where it is none."""
     errors = load().exception
+    if isinstance(error, _OF_ARGUMENTS) and not isinstance(error, (errors.Error, OSError, SandkernelError)):
+        # Some arguments are only looked at when a message is made of them: what is raised says which, or why.
+        return ConfigurationError(
+            f"Modal's SDK does not take the arguments for {doing}: {type(error).__name__}: {error!s:.500}"
+        )
     if not isinstance(error, (errors.Error, OSError)) or isinstance(error, SandkernelError):
         return None
     reason = f"{error}".strip() or type(error).__name__
@@ -86,6 +91,7 @@ def translate(error: Exception, doing: str) -> SandkernelError | None:
     return BootError(text)
 
 
+_OF_ARGUMENTS = (TypeError, ValueError, AttributeError, LookupError, OverflowError)
 _MEANINGS: tuple[tuple[tuple[str, ...], type[SandkernelError], str], ...] = (
     (
         ("AuthError",),
