@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from smolagents import CodeAgent, Tool, tool
+from smolagents import CodeAgent, Tool, ToolCallingAgent, tool
 from smolagents import models as smolagents_models
 
 from executor_support import ScriptedModel, agent_of
-from sandkernel import GatewayExecutor, LocalExecutor
+from sandkernel import GatewayExecutor, KernelExecutor, LocalExecutor
+from sandkernel.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +121,83 @@ def test_other_agents_and_other_questions_change_nothing(executor: LocalExecutor
 
     assert Holder(executor).executor is executor
     assert other.to_dict()["executor_type"] == "local"
+
+
+class OwnModel(ScriptedModel):
+    """A model whose class smolagents does not know."""
+
+
+class OwnAgent(CodeAgent):
+    """An agent whose class smolagents does not know."""
+
+
+def own(*steps: str) -> OwnModel:
+    return OwnModel(*steps)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "folder"])
+def test_an_agent_with_a_model_of_ones_own_is_loaded(
+    executor: LocalExecutor, tmp_path: Path, kind: str
+) -> None:
+    agent = CodeAgent([double], own(), executor=executor, max_steps=3, planning_interval=7, name="mine")
+    agent.prompt_templates["system_prompt"] = "Answer in code. {{code_block_opening_tag}}"
+    if kind == "folder":
+        agent.save(tmp_path / "agent")
+        record: Any = tmp_path / "agent"
+    else:
+        record = saved(agent)
+    with pytest.raises(ConfigurationError, match=r"class 'OwnModel'.* give load_agent a model="):
+        executor.load_agent(record)
+    loaded = executor.load_agent(record, model=own("final_answer(double(21))"), planning_interval=None)
+    assert (loaded.max_steps, loaded.name, loaded.planning_interval) == (3, "mine", None)
+    assert loaded.prompt_templates == agent.prompt_templates
+    assert loaded.run("Go.") == 42
+    assert saved(loaded)["tools"] == saved(agent)["tools"]
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "folder"])
+def test_managed_agents_are_loaded_each_with_a_kernel_of_its_own(tmp_path: Path, kind: str) -> None:
+    with LocalExecutor(timeout=60) as first:
+        coder = CodeAgent([], own(), executor=first.new_kernel(), name="coder", description="Codes.")
+        caller = ToolCallingAgent([double], own(), name="caller", description="Calls tools.")
+        agent = CodeAgent([], own(), executor=first, managed_agents=[coder, caller])
+        coder.python_executor.bind(coder)
+        record: Any = saved(agent)
+        if kind == "folder":
+            agent.save(tmp_path / "agent")
+            record = tmp_path / "agent"
+    with LocalExecutor(timeout=60) as second:
+        model = own("x = coder('Add.')", "final_answer(41)", "final_answer('41' in x)")
+        loaded = second.load_agent(record, model=model)
+        assert sorted(loaded.managed_agents) == ["caller", "coder"]
+        assert type(loaded.managed_agents["caller"]) is ToolCallingAgent
+        own_kernel = loaded.managed_agents["coder"].python_executor
+        assert isinstance(own_kernel, KernelExecutor)
+        assert own_kernel is not second
+        assert loaded.run("Go.") is True
+        # A managed agent without code of its own keeps the executor that it was saved with.
+        assert loaded.managed_agents["caller"].tools["double"](4) == 8
+
+
+def test_a_managed_agent_of_a_class_of_ones_own(executor: LocalExecutor) -> None:
+    inner = OwnAgent([], own(), executor=executor.new_kernel(), name="inner", description="Is inside.")
+    record = saved(CodeAgent([], own(), executor=executor, managed_agents=[inner]))
+    with pytest.raises(ConfigurationError, match=r"class 'OwnAgent'.*managed_agents="):
+        executor.load_agent(record, model=own())
+    loaded = executor.load_agent(record, model=own("final_answer(7)"), managed_agents=[inner])
+    assert loaded.managed_agents == {"inner": inner}
+    assert loaded.run("Go.") == 7
+
+
+def test_tools_that_are_given_are_not_made_of_code_that_was_saved(executor: LocalExecutor) -> None:
+    record = saved(CodeAgent([double], own(), executor=executor))
+    for each in record["tools"]:
+        each["code"] = "raise SystemExit('run')"
+    loaded = executor.load_agent(record, model=own("final_answer(double(4))"), tools=[double])
+    assert loaded.run("Go.") == 8
+
+
+@pytest.mark.parametrize("record", [{}, {"model": 3}, {"model": {"class": "x"}, "tools": []}, "/nowhere"])
+def test_what_is_no_saved_agent_is_refused(executor: LocalExecutor, record: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        executor.load_agent(record)

@@ -22,12 +22,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import os
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sandkernel.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
+
+    from sandkernel.executor.base import KernelExecutor
 
 __all__ = ["bind", "bind_caller", "load"]
 
@@ -53,20 +60,133 @@ def bind_caller(
         bind(agent, executor_type, settings)
 
 
-def load(saved: Mapping[str, Any], executor: object, **options: Any) -> Any:  # noqa: ANN401 a CodeAgent
+def load(saved: Mapping[str, Any] | str | os.PathLike[str], executor: KernelExecutor, **options: Any) -> Any:  # noqa: ANN401 a CodeAgent
     """Load a saved agent so that its tools can be sent to a kernel.
 
-    smolagents makes the classes of its tools by `exec`, which keeps no source; without one they can be
-    neither sent nor saved again. So the source goes to where smolagents looks for it first.
+    smolagents' own `from_dict` is not asked: it looks up the class of the model by its name, also where a
+    model is given, and hands the executor on to managed agents of every kind.
+
+    Raises:
+        ConfigurationError: It is no saved agent, or names a class that smolagents does not know.
     """
     from smolagents import CodeAgent  # noqa: PLC0415 a cycle while smolagents itself is imported
 
-    agent = CodeAgent.from_dict(dict(saved), executor=executor, **options)
-    for record in saved["tools"]:
-        tool = agent.tools.get(record["name"])
-        if tool is not None and type(tool).__module__ == "dynamic_tool":
-            _attach_source(type(tool), record["code"])
-    return agent
+    record = _of_folder(Path(saved)) if isinstance(saved, (str, os.PathLike)) else saved
+    try:
+        return _load(CodeAgent, record, executor, options)
+    except (KeyError, AttributeError) as error:
+        raise ConfigurationError(
+            f"This is no agent as CodeAgent.to_dict() saves it: {error!r:.200}"
+        ) from error
+
+
+def _load(
+    kind: type[Any], saved: Mapping[str, Any], executor: KernelExecutor, options: dict[str, Any]
+) -> Any:  # noqa: ANN401
+    from smolagents import CodeAgent  # noqa: PLC0415
+
+    given = dict(options)
+    names = _SETTINGS
+    if issubclass(kind, CodeAgent):
+        names = {**names, **_SETTINGS_OF_CODE_AGENTS}
+        if "executor" not in given:
+            given["executor"] = executor
+    for name, key in names.items():
+        if name not in given and saved.get(key) is not None:
+            given[name] = saved[key]
+    if "model" not in given:
+        given["model"] = _model(saved["model"])
+    if "tools" not in given:
+        given["tools"] = [_tool(record) for record in saved["tools"]]
+    if "managed_agents" not in given:
+        given["managed_agents"] = [
+            _managed(record, executor, options.get("model")) for record in saved["managed_agents"]
+        ]
+    return given
+
+
+_SETTINGS = {
+    name: name
+    for name in (
+        "prompt_templates",
+        "max_steps",
+        "verbosity_level",
+        "planning_interval",
+        "name",
+        "description",
+    )
+}
+_SETTINGS_OF_CODE_AGENTS = {
+    "additional_authorized_imports": "authorized_imports",
+    "max_print_outputs_length": "max_print_outputs_length",
+    "code_block_tags": "code_block_tags",
+}
+
+
+def _model(record: Mapping[str, Any]) -> Any:  # noqa: ANN401 a model
+    from smolagents import agents  # noqa: PLC0415
+
+    kind = agents.MODEL_REGISTRY.get(record["class"])
+    if kind is None:
+        raise ConfigurationError(
+            f"The saved agent has a model of the class {record['class']!r:.100}, which smolagents does not "
+            "find by its name: give load_agent a model=, which is used for its managed agents too"
+        )
+    return kind.from_dict(record["data"])
+
+
+def _tool(record: Mapping[str, Any]) -> Any:  # noqa: ANN401 a Tool
+    """Make a tool of its source.
+
+    smolagents makes its class by `exec`, which keeps no source; without one it can be neither sent nor saved
+    again. So the source goes to where smolagents looks for it first.
+    """
+    from smolagents import Tool  # noqa: PLC0415
+
+    tool = Tool.from_code(record["code"])
+    if type(tool).__module__ == "dynamic_tool":
+        _attach_source(type(tool), record["code"])
+    return tool
+
+
+def _managed(record: Mapping[str, Any], executor: KernelExecutor, model: object) -> Any:  # noqa: ANN401 an agent
+    from smolagents import CodeAgent, agents  # noqa: PLC0415
+
+    kind = agents.AGENT_REGISTRY.get(record["class"])
+    if kind is None:
+        raise ConfigurationError(
+            f"The saved agent has a managed agent of the class {record['class']!r:.100}, which smolagents "
+            "does not find by its name: give load_agent managed_agents=[...], made by you"
+        )
+    options: dict[str, Any] = {} if model is None else {"model": model}
+    if issubclass(kind, CodeAgent):
+        if str(record.get("executor_type", "")).startswith("sandkernel."):
+            # Not the same kernel: it waits for this agent's answer.
+            kernel = options["executor"] = executor.new_kernel()
+            try:
+                return _load(kind, record, executor, options)
+            except BaseException:
+                kernel.cleanup()
+                raise
+        options |= {"executor": None, "executor_type": record.get("executor_type")}
+        options |= {"executor_kwargs": record.get("executor_kwargs")}
+    return _load(kind, record, executor, options)
+
+
+def _of_folder(folder: Path) -> dict[str, Any]:
+    """Return the dictionary of an agent that `agent.save()` wrote into a folder."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
+        record["tools"] = [
+            {"name": name, "code": (folder / "tools" / f"{name}.py").read_text(encoding="utf-8")}
+            for name in record["tools"]
+        ]
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} has no agent as CodeAgent.save() writes it: {error}") from error
+    record["managed_agents"] = [
+        _of_folder(folder / "managed_agents" / name) for name in record["managed_agents"]
+    ]
+    return record
 
 
 def _attach_source(kind: type[Any], code: str) -> None:

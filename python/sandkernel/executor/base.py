@@ -36,6 +36,7 @@ from sandkernel.sandboxes.shared import SharedSandbox
 from sandkernel.serialization import PayloadLimits
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from types import EllipsisType, TracebackType
 
@@ -396,16 +397,25 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """Make `agent.to_dict()` name this executor: what is saved can't be loaded without one."""
         agents.bind(agent, self.executor_type, self._settings)
 
-    def load_agent(self, saved: Mapping[str, Any], **options: Any) -> Any:  # noqa: ANN401 a CodeAgent
-        """Load an agent that `CodeAgent.to_dict()` saved, with this executor.
+    def load_agent(self, saved: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> Any:  # noqa: ANN401 a CodeAgent
+        """Load an agent that `CodeAgent.to_dict()` or `save()` saved, with this executor.
+
+        Its managed agents are loaded too; one that ran its code in an executor of this package gets a kernel
+        of its own in this executor's sandbox.
 
         Args:
-            saved: The agent's dictionary. Its tools are code, which smolagents runs in this process to load
-                them: load none that you don't trust.
-            options: What else `CodeAgent.from_dict` takes, for example `model`.
+            saved: The agent's dictionary, or the folder that it was saved into. Its tools are code, which
+                smolagents runs in this process to load them: load none that you don't trust.
+            options: What else `CodeAgent` takes; it comes in the place of what was saved. A `model` is that
+                of the managed agents too, and needed where its class is none of smolagents';
+                `managed_agents` where one of their classes is none.
 
         Returns:
             The `CodeAgent`.
+
+        Raises:
+            ConfigurationError: It is no saved agent, or has a class that smolagents does not find by its
+                name.
         """
         return agents.load(saved, self, **options)
 
