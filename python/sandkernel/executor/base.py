@@ -141,6 +141,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         )
         logger = logs.logger(logger)
         self._provision = Provision(logger, allow_pickle=allow_pickle)
+        self._turns = Turns(self._provision.host_tools.threads.copy)
         self._reboots = Reboots(
             lambda booted: self._connect(booted, options),
             _factory(sandbox, auto_reboot=auto_reboot),
@@ -173,7 +174,6 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 self._settings["tools"] = self._provision.placement.given
             if auto_reboot:
                 self._settings["auto_reboot"] = True
-            self._turns = Turns()
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
             self._reboots.begin()
             with Cancellation.following(self._open().close):
@@ -438,6 +438,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         try:
             self._reboots.close()
         finally:
+            self._turns.close()
             self._tell_closed()
 
     def add_close_callback(self, callback: Callable[[], object]) -> None:
@@ -451,13 +452,19 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self._close_callbacks.pop()()
 
     def is_alive(self, timeout: float = 5.0) -> bool:
-        """Whether the kernel answers, within some seconds and after what it is doing."""
+        """Whether the kernel answers, within some seconds and after what it is doing.
+
+        Raises:
+            ConfigurationError: What it is doing waits for this very call, so that it can't be asked.
+        """
         if not self._reboots.owned:
             return False
         try:
-            session = self._open()
+            self._require_open()
             with self._turns.take():
-                session.run("pass", timeout=timeout, silent=True, store_history=False)
+                self._open().run("pass", timeout=timeout, silent=True, store_history=False)
+        except ConfigurationError:
+            raise
         except SandkernelError:
             return False
         return True
@@ -495,7 +502,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """
         self._require_open()
         plan = self._reboots.guard(self._execute(code, timeout))
-        async with self._turns.atake():
+        async with self._turns.atake() as turn:
             await self._renew()
             async with aclosing(astream(plan, self._open())) as events:
                 async for event in events:
@@ -503,6 +510,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                         yield event.value
                     elif answers.MIME not in getattr(event, "data", ()):
                         yield event
+                    # Each may be asked for by another task.
+                    turn.task = asyncio.current_task()
 
     async def asend_tools(self, tools: Mapping[str, Any]) -> None:
         """Do what `send_tools` does."""

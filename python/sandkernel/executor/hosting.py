@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 import traceback
 from contextvars import ContextVar
 from pathlib import PurePath
@@ -45,11 +46,13 @@ class HostTools:
 
     Attributes:
         limits: What the arguments of a call may hold.
+        threads: The identifiers of the threads that answer a call.
     """
 
     def __init__(self, *, allow_pickle: bool) -> None:
         self._allow_pickle = allow_pickle
         self.limits = PayloadLimits()
+        self.threads: set[int] = set()
         self._tools: dict[str, Callable[..., object]] = {}
 
     def __bool__(self) -> bool:
@@ -70,11 +73,14 @@ class HostTools:
             return
         call, name, form = head
         token = _answering.set((*_answering.get(), self))
+        thread = threading.get_ident()
+        self.threads.add(thread)
         try:
             document, buffers = self._call(name, form, request)
         except BaseException as error:  # noqa: BLE001 whatever the tool raises is the agent's code's to handle
             document, buffers = {"error": describe(error)}, ()
         finally:
+            self.threads.discard(thread)
             _answering.reset(token)
         for cut in cuts([json.dumps(document).encode(), *buffers]):
             value = json.dumps({"call": call, "number": cut.number, "last": cut.last})

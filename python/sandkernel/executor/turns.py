@@ -6,77 +6,195 @@ import asyncio
 import threading
 from collections import deque
 from concurrent.futures import Future
+
+# An alias of the other one from Python 3.11 on.
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sandkernel.exceptions import ConfigurationError
+from sandkernel.executor.dependence import depends_on_this_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
+
+__all__ = ["Turn", "Turns"]
+
+# How often who waits looks whether anybody in front waits for the waiting one itself: soon, then less often.
+FIRST_LOOK_SECONDS = 0.05
+LONGEST_LOOK_SECONDS = 1.0
+
+INSTEAD = "give it an executor of its own, such as one of new_kernel()"
+
+
+class Turn:
+    """A place in the queue, or at its head.
+
+    Attributes:
+        thread: The thread that calls, or that runs the event loop of the task that calls.
+        task: That task; `None` where a thread itself calls.
+        came: Done when the turn has come; `None` where it came at once.
+    """
+
+    __slots__ = ("came", "task", "thread")
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self.thread = threading.get_ident()
+        self.task = task
+        self.came: Future[None] | None = None
+
+    def is_forsaken(self) -> bool:
+        """Whether nobody can ever end it: its event loop is closed."""
+        return self.task is not None and self.task.get_loop().is_closed()
+
+    def obstacle(self, waiting: Turn) -> str:
+        """Return why this one can't end while another one waits for it; empty where it can."""
+        if self.thread != waiting.thread:
+            return ""
+        if self.task is None:
+            # Both in one thread: the earlier call is further up the stack.
+            return (
+                "this thread is in the middle of another call of this executor, which it has to end before "
+                f"this one can begin. In a callback, do nothing with the executor that calls it, or {INSTEAD}"
+            )
+        if waiting.task is None and self.task is not _current_task():
+            return (
+                "a task of this thread's event loop has called this executor, and can't go on while this "
+                "call waits in the same thread. Await the async twin instead, such as arun(), or make the "
+                "call in a thread of its own (asyncio.to_thread)"
+            )
+        if waiting.task is None or self.task is waiting.task:
+            return (
+                "this very task has an astream() of this executor that has not ended. Take all of its "
+                f"events, or close it (contextlib.aclosing), before the next call, or {INSTEAD}"
+            )
+        if self.task.get_loop() is not waiting.task.get_loop():
+            return (
+                "a task of another event loop of this thread has called this executor, and can't go on while "
+                f"this loop runs. Run both in one loop, or {INSTEAD}"
+            )
+        return ""
 
 
 class Turns:
     """A lock that is handed on in the order of the calls.
 
-    `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads.
+    `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads. And neither says that it will never
+    be had: here, whoever would wait for somebody who waits for the waiting one is told so.
+
+    Args:
+        helpers: Returns the threads that work for the one whose turn it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, helpers: Callable[[], Collection[int]] = tuple) -> None:
         self._mutex = threading.Lock()
-        self._is_taken = False
-        self._waiting: deque[Future[None]] = deque()
+        self._helpers = helpers
+        self._turn: Turn | None = None
+        self._waiting: deque[Turn] = deque()
+        self._ended = False
 
     @contextmanager
-    def take(self) -> Iterator[None]:
-        """Wait in this thread for the turn."""
-        turn = self._queue()
-        if turn is not None:
-            try:
-                turn.result()
-            except BaseException:
-                self._leave(turn)
-                raise
+    def take(self) -> Iterator[Turn]:
+        """Wait in this thread for the turn.
+
+        Raises:
+            ConfigurationError: It would never come: who has it, or is in front, waits for this thread.
+        """
+        turn = self._queue(Turn(None))
+        came, pause = turn.came, FIRST_LOOK_SECONDS
         try:
-            yield
+            while came is not None:
+                try:
+                    came.result(pause)
+                    break
+                except FutureTimeoutError:
+                    self._look(turn)
+                    pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+            yield turn
         finally:
-            self._hand_on()
+            self.end(turn)
 
     @asynccontextmanager
-    async def atake(self) -> AsyncIterator[None]:
-        """Wait in this task for the turn."""
-        turn = self._queue()
-        if turn is not None:
-            try:
-                # Shielded: who gives the turn is not to find it cancelled.
-                await asyncio.shield(asyncio.wrap_future(turn))
-            except BaseException:
-                self._leave(turn)
-                raise
-        try:
-            yield
-        finally:
-            self._hand_on()
+    async def atake(self) -> AsyncIterator[Turn]:
+        """Wait in this task for the turn.
 
-    def _queue(self) -> Future[None] | None:
+        Raises:
+            ConfigurationError: It would never come: who has it, or is in front, waits for this task.
+        """
+        turn = self._queue(Turn(_current_task()))
+        try:
+            if turn.came is not None:
+                await self._wait(turn, turn.came)
+            yield turn
+        finally:
+            self.end(turn)
+
+    async def _wait(self, turn: Turn, came: Future[None]) -> None:
+        coming, pause = asyncio.wrap_future(came), FIRST_LOOK_SECONDS
+        # `wait` cancels nothing: who gives the turn is not to find it cancelled.
+        while not (await asyncio.wait({coming}, timeout=pause))[0]:
+            self._look(turn)
+            pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Let everybody in at once, now and later: there is nothing left to take turns with."""
+        with self._mutex:
+            self._ended = True
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for turn in waiting:
+            _call(turn)
+
+    def end(self, turn: Turn) -> None:
+        """Hand the turn on, or leave the queue. A second call does nothing."""
+        with self._mutex:
+            if self._turn is not turn:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                return
+            following = self._turn = self._waiting.popleft() if self._waiting else None
+        if following is not None:
+            _call(following)
+
+    def _queue(self, turn: Turn) -> Turn:
         """Take the turn where it is free, or stand in the queue for it."""
         with self._mutex:
-            if not self._is_taken:
-                self._is_taken = True
-                return None
-            turn: Future[None] = Future()
-            self._waiting.append(turn)
-            return turn
+            if self._turn is None or self._turn.is_forsaken():
+                self._turn = turn
+            elif not self._ended:
+                for each in (self._turn, *self._waiting):
+                    if reason := each.obstacle(turn):
+                        raise ConfigurationError(f"This call would never get its turn: {reason}")
+                turn.came = Future()
+                self._waiting.append(turn)
+        return turn
 
-    def _leave(self, turn: Future[None]) -> None:
-        """Break the waiting off; the turn may just have come."""
+    def _look(self, turn: Turn) -> None:
+        """Find out whether somebody in front waits for this thread."""
         with self._mutex:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            if self._turn is None or turn not in self._waiting:
                 return
-        self._hand_on()
+            if self._turn.is_forsaken():
+                self._turn = following = self._waiting.popleft()
+                _call(following)
+                return
+            in_front = [self._turn, *self._waiting]
+        threads = {each.thread for each in in_front[: in_front.index(turn)]}
+        if depends_on_this_thread(threads.union(self._helpers())):
+            raise ConfigurationError(
+                "This call would never get its turn: the code that runs on this executor waits, in a tool or "
+                f"a callback, for this thread. Do not use the executor there, or {INSTEAD}"
+            )
 
-    def _hand_on(self) -> None:
-        with self._mutex:
-            if not self._waiting:
-                self._is_taken = False
-                return
-            turn = self._waiting.popleft()
-        turn.set_result(None)
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        # There is no event loop in this thread.
+        return None
+
+
+def _call(turn: Turn) -> None:
+    if turn.came is not None:
+        turn.came.set_result(None)
