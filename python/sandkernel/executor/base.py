@@ -26,7 +26,7 @@ from sandkernel.executor.kernels import Kernels, RunOutcome
 from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
 from sandkernel.executor.reboots import Reboots
-from sandkernel.executor.streaming import Audience
+from sandkernel.executor.streaming import Audience, is_for_all
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
 from sandkernel.plans import Outcome, Plan, Work, adrive, astream, drive
@@ -508,7 +508,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 async for event in events:
                     if isinstance(event, Outcome):
                         yield event.value
-                    elif answers.MIME not in getattr(event, "data", ()):
+                    elif is_for_all(event):
                         yield event
                     # Each may be asked for by another task.
                     turn.task = asyncio.current_task()
@@ -610,7 +610,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def _execution(self, code: str, limit: float | None) -> Plan[CodeOutput]:
         self.state["_print_outputs"] = ""
         execution = yield from self._provision.with_everything(lambda: self._ask(code, limit))
-        return (yield from self._conclude(execution, self._provision.take_notice()))
+        return (yield from self._conclude(execution))
 
     def _ask(self, code: str, limit: float | None) -> Plan[Execution]:
         audience = Audience(
@@ -642,9 +642,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def _remember(self, execution: Execution) -> None:
         self.last_execution = execution
         self.state["_print_outputs"] = logs.observation(execution, self.max_logs_length)
+        self._provision.note(execution)
 
-    def _conclude(self, execution: Execution, notice: str) -> Plan[CodeOutput]:
+    def _conclude(self, execution: Execution) -> Plan[CodeOutput]:
         self._remember(execution)
+        notice = self._provision.take_notice()
         shown = self.state["_print_outputs"]
         answer = answers.from_results(execution)
         if answer is None and (ticket := answers.ticket(execution)) is not None:

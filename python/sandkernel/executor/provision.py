@@ -15,7 +15,7 @@ from sandkernel.exceptions import (
     SandkernelError,
     StateLost,
 )
-from sandkernel.executor import prelude, sources, tools, tracebacks, variables
+from sandkernel.executor import prelude, rebinding, sources, tools, tracebacks, variables
 from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
@@ -78,6 +78,8 @@ class Provision:
         self.host_tools = HostTools(allow_pickle=allow_pickle)
         self._tools: dict[str, Described] = {}
         self.variables: dict[str, Any] = {}
+        # The names of those that were sent since tools were.
+        self._newest: list[str] = []
         self.given_tools: dict[str, Any] = {}
         # What the kernel has of them, and which kernel that is, in which of its lives.
         self._defined: dict[str, Described] = {}
@@ -99,6 +101,13 @@ class Provision:
         """
         self._sandbox, self.session = sandbox, session
         self._untouched = getattr(sandbox, "is_new", False)
+
+    def note(self, execution: Execution) -> None:
+        """Note what an execution says of the tools, for the model to be told."""
+        self._tell_too(rebinding.notice(execution, self._tools))
+
+    def _tell_too(self, notice: str) -> None:
+        self.notice = "\n".join(filter(None, (self.notice, notice)))
 
     def take_notice(self) -> str:
         """Return what the model is to be told; it is told once."""
@@ -185,6 +194,7 @@ class Provision:
         shipment = variables.encode(values, allow_pickle=self._allow_pickle)
         yield from self.with_everything(lambda: self._deliver_variables(shipment, on_progress))
         self.variables.update(values)
+        self._newest = [*self._newest, *values]
 
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         """Make tools in the kernel, those that it does not have yet."""
@@ -200,6 +210,8 @@ class Provision:
                 if not self._keep_here(definitions, failed):
                     break
         self._tell_broken(failed)
+        self._tell_too(rebinding.notice_of_variables([name for name in self._newest if name in definitions]))
+        self._newest = []
         self._tools.update(definitions)
         self.given_tools.update(given)
 

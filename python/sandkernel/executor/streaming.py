@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 from smolagents.monitoring import LogLevel
 
-from sandkernel.executor import answers
+from sandkernel.executor import answers, rebinding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sandkernel import Result
 
-__all__ = ["Audience"]
+__all__ = ["Audience", "is_for_all"]
+
+# What the kernel and the executor tell each other.
+_PRIVATE = frozenset({answers.MIME, rebinding.MIME})
 
 # What is kept of a line that does not end.
 _LINE_LENGTH = 10_000
+
+
+def is_for_all(event: object) -> bool:
+    """Whether an event is one of the code's, not of the executor's own."""
+    return _PRIVATE.isdisjoint(getattr(event, "data", ()))
 
 
 class Audience:
@@ -69,7 +77,7 @@ class Audience:
             lines.finish()
 
     def _tell_result(self, result: Result) -> None:
-        if answers.MIME not in result.data:
+        if is_for_all(result):
             self._tell("result", result)
 
     def _tell(self, name: str, told: object) -> None:

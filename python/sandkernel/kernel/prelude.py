@@ -6,6 +6,7 @@ variables that the executor sends, and the modules that smolagents imports there
 """
 
 import base64
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -21,6 +22,7 @@ from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 
 ANSWER_MIME = "application/vnd.sandkernel.answer+json"
+TOOLS_MIME = "application/vnd.sandkernel.tools+json"
 BASE_MODULES = (
     "collections",
     "datetime",
@@ -38,12 +40,16 @@ BASE_MODULES = (
 # Set by the executor: whether a value that has no safe form may travel as a pickle.
 allow_pickle = False
 
+# Around cells it is not among the builtins.
+_shell = get_ipython()  # noqa: F821 IPython puts it into builtins
 # The real one: `%%capture` puts another in its place for a while.
-_publisher = get_ipython().display_pub  # noqa: F821 IPython puts it into builtins
+_publisher = _shell.display_pub
 
 # By what they are made of. Kept where another executor sends this module to the same kernel.
 _tools = getattr(sys.modules.get("_sandkernel"), "_tools", {})
 _answer = None
+# By name, what the agent's code is to find in its namespace.
+_bound = {}
 
 
 def _send_any_text(session):
@@ -144,7 +150,48 @@ class FinalAnswer:
 
 
 def _user_namespace():
-    return get_ipython().user_ns  # noqa: F821 IPython puts it into builtins
+    return _shell.user_ns
+
+
+def _publish(mime, value, parent, buffers=()):
+    """Tell the host something, which is for it alone."""
+    _publisher.session.send(
+        _publisher.pub_socket,
+        "display_data",
+        {"data": {mime: value}, "metadata": {}, "transient": {}},
+        parent=parent,
+        ident=_publisher.topic,
+        buffers=list(buffers),
+    )
+
+
+def _bind_again(_=None):
+    """Bind the tools whose names the code has used for something else, and tell the host which."""
+    namespace = _user_namespace()
+    lost = [name for name, tool in _bound.items() if namespace.get(name) is not tool]
+    if lost:
+        namespace.update((name, _bound[name]) for name in lost)
+        if "_oh" not in namespace:
+            # All is gone, also what IPython shows a value with, and what makes a class.
+            namespace.setdefault("__name__", "__main__")
+            _shell.init_user_ns()
+        _publish(TOOLS_MIME, lost, _publisher.parent_header)
+
+
+def _bind_around_cells():
+    """Have it done behind each cell of the agent's: what is silent has none of these events.
+
+    And before each, too: a thread may have done it, or an interrupt have broken it off.
+    """
+    events = _shell.events
+    former = getattr(sys.modules.get("_sandkernel"), "_bind_again", None)
+    for event in ("pre_run_cell", "post_run_cell"):
+        with contextlib.suppress(ValueError):
+            events.unregister(event, former)
+        events.register(event, _bind_again)
+
+
+_bind_around_cells()
 
 
 def _send_answer(value):
@@ -162,19 +209,7 @@ def _send_answer(value):
     _answer = {"execution": execution, "name": name, "ticket": ticket, "form": form, "buffers": buffers}
     sys.stdout.flush()
     sys.stderr.flush()
-    content = {
-        "data": {ANSWER_MIME: {"id": name, "form": form, "size": size}},
-        "metadata": {},
-        "transient": {},
-    }
-    _publisher.session.send(
-        _publisher.pub_socket,
-        "display_data",
-        content,
-        parent=parent,
-        ident=_publisher.topic,
-        buffers=buffers,
-    )
+    _publish(ANSWER_MIME, {"id": name, "form": form, "size": size}, parent, buffers)
     raise FinalAnswerException(ticket)
 
 
@@ -252,8 +287,9 @@ def receive_tools(document, _):
             except (Exception, SystemExit) as error:
                 failed[tool["name"]] = "%s: %s" % (type(error).__name__, error)
                 _tools[tool["key"]] = BrokenTool(tool["name"], failed[tool["name"]])
-        # Bound anew each time: the agent's code may have used the name for something else.
-        _user_namespace()[tool["name"]] = _tools[tool["key"]]
+        _bound[tool["name"]] = _tools[tool["key"]]
+    # Bound anew each time: the agent's code may have used a name for something else.
+    _user_namespace().update(_bound)
     if failed:
         raise Reply(json.dumps(failed))
 
