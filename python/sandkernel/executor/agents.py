@@ -72,17 +72,24 @@ def load(saved: Mapping[str, Any] | str | os.PathLike[str], executor: KernelExec
     from smolagents import CodeAgent  # noqa: PLC0415 a cycle while smolagents itself is imported
 
     record = _of_folder(Path(saved)) if isinstance(saved, (str, os.PathLike)) else saved
-    try:
-        return _load(CodeAgent, record, executor, options)
-    except (KeyError, AttributeError) as error:
-        raise ConfigurationError(
-            f"This is no agent as CodeAgent.to_dict() saves it: {error!r:.200}"
-        ) from error
+    return _load(CodeAgent, record, executor, options)
 
 
 def _load(
-    kind: type[Any], saved: Mapping[str, Any], executor: KernelExecutor, options: dict[str, Any]
-) -> Any:  # noqa: ANN401
+    kind: type[Any], saved: Mapping[str, Any], executor: KernelExecutor, options: Mapping[str, Any]
+) -> Any:  # noqa: ANN401 an agent
+    try:
+        given = _arguments(kind, saved, executor, options)
+    except (AttributeError, KeyError, TypeError) as error:
+        message = f"This is no agent as CodeAgent.to_dict() saves it: {error!r:.200}"
+        raise ConfigurationError(message) from error
+    return kind(**given)
+
+
+def _arguments(
+    kind: type[Any], saved: Mapping[str, Any], executor: KernelExecutor, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of an agent's constructor: those that are given, and else what was saved."""
     from smolagents import CodeAgent  # noqa: PLC0415
 
     given = dict(options)
