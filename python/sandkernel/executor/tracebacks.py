@@ -19,7 +19,9 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _RULE = re.compile(r"-{20,}\s*")
 _HEADER = re.compile(r"\S+\s+Traceback \(most recent call last\)\s*")
 _FRAME = re.compile(r"(File|Cell|Input) \S")
-_MACHINERY = re.compile(r"File \S*([/\\](IPython|ipykernel)[/\\]|<sandkernel>)|File <sandkernel>")
+_MACHINERY = re.compile(
+    r"File \S*([/\\](IPython|ipykernel)[/\\]|<sandkernel>)|File (<sandkernel>|sandkernel\.gateway\.)"
+)
 _LIBRARY = re.compile(r"File (?!tool )")
 
 

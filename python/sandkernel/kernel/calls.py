@@ -319,6 +319,7 @@ def _interruptible():
     if (
         threading.current_thread() is not threading.main_thread()
         or previous is signal.default_int_handler
+        or getattr(previous, "raises", False)
         or not callable(previous)
     ):
         yield

@@ -17,6 +17,8 @@ import sys
 import types
 import uuid
 
+import _sandkernel_event_loop
+import _sandkernel_exits
 from _sandkernel_calls import HostTool
 from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
@@ -73,6 +75,11 @@ def _send_any_text(session):
 
 # One for all: the streams, the displays, the results and the replies of a kernel share it.
 _send_any_text(_publisher.session)
+
+
+# Kernels of gateways of ours have these from their start on.
+_sandkernel_event_loop.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
+_sandkernel_exits.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
 
 
 class FinalAnswerException(BaseException):

@@ -6,9 +6,9 @@ import runpy
 import sys
 from typing import Any
 
-from sandkernel.gateway.kernel_tuning import execution, publishing, requests
+from sandkernel.gateway.kernel_tuning import event_loop, execution, exits, publishing, requests
 
-PARTS = (publishing, requests, execution)
+PARTS = (publishing, requests, execution, event_loop, exits)
 
 
 def start(finder: Any) -> None:
