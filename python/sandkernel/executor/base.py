@@ -92,6 +92,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             and managed agents. Or one of these for each name, in a mapping (`"auto"` for all others), or
             the names of those on the host.
         install: Whether `additional_imports` still have to be installed, in the kernel.
+        environment: Environment variables of the kernel, such as keys that its tools look for, by their
+            names; `None` removes one. They are there before any tool is made, in each kernel that takes the
+            place of this one, in those of `new_kernel()`, and in what the kernel starts. The agent's code can
+            read them. No log, error or saved agent shows a value.
         auto_reboot: Whether a sandbox that has ended is followed by another one. The execution that was under
             way ends with `SandboxGone`, and is not run again; the next call boots a new sandbox, with the
             packages, variables and tools that were sent, and the model is told.
@@ -129,6 +133,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
         install: bool = True,
+        environment: Mapping[str, str | None] | None = None,
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -140,7 +145,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             session_options, "session_options", "arguments of Session.connect"
         )
         logger = logs.logger(logger)
-        self._provision = Provision(logger, allow_pickle=allow_pickle)
+        self._provision = Provision(
+            logger, arguments.variables(environment, "environment"), allow_pickle=allow_pickle
+        )
         self._turns = Turns(self._provision.host_tools.threads.copy)
         self._reboots = Reboots(
             lambda booted: self._connect(booted, options),
@@ -384,6 +391,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 payload_limits=self.payload_limits,
                 install=False,
                 tools=self._places,
+                environment=self._provision.environment,
                 session_options=self._session_options,
             )
             kernel.installed_packages += self.installed_packages

@@ -38,6 +38,8 @@ class GatewayExecutor(KernelExecutor):
         payload_limits: What a final answer, and the arguments of a call of a tool on the host, may hold; see
             `PayloadLimits`.
         tools: Where the tools run; see `KernelExecutor`.
+        environment: Environment variables of the kernel; see `KernelExecutor`. A kernel that is shared keeps
+            them.
         auto_reboot: Whether the next call starts a new kernel where the gateway or the kernel was found gone,
             as soon as the gateway is there again, `connect_timeout` at most; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`, or
@@ -69,6 +71,7 @@ class GatewayExecutor(KernelExecutor):
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
+        environment: Mapping[str, str | None] | None = None,
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -88,6 +91,7 @@ class GatewayExecutor(KernelExecutor):
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
             tools=tools,
+            environment=environment,
             auto_reboot=auto_reboot,
             session_options={
                 "kernel_name": kernel_name,

@@ -38,7 +38,8 @@ class LocalExecutor(KernelExecutor):
         boot_timeout: The seconds that the gateway may take to become ready.
         install_timeout: The seconds that one installation may take.
         python: The interpreter of the kernel; by default the one that runs this.
-        environment: Further environment variables for the kernel.
+        environment: Environment variables of the kernel, beside this process's own; see `KernelExecutor`. The
+            kernel's process starts with them, and the installer sees them, too.
         on_stage: Called with the name of each finished stage of the boot and the seconds that it took.
         auto_reboot: Whether a sandbox that has ended is followed by another one; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
@@ -63,7 +64,7 @@ class LocalExecutor(KernelExecutor):
         boot_timeout: float = 60.0,
         install_timeout: float = 600.0,
         python: str | os.PathLike[str] | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         on_stage: Callable[[str, float], None] | None = None,
         tools: Places = "auto",
         auto_reboot: bool = False,
@@ -72,13 +73,15 @@ class LocalExecutor(KernelExecutor):
         additional_imports = arguments.texts(additional_imports, "additional_imports")
         requirements = packages.requirements(additional_imports)
 
+        variables = arguments.variables(environment, "environment")
+
         def boot() -> LocalSandbox:
             return LocalSandbox(
                 requirements,
                 python=python,
                 boot_timeout=boot_timeout,
                 install_timeout=install_timeout,
-                environment=environment,
+                environment=variables,
                 on_stage=on_stage,
             )
 

@@ -63,7 +63,8 @@ class ModalExecutor(KernelExecutor):
         cpu: The cores to reserve, or a pair of reserved and most.
         memory: The MiB to reserve, or a pair of reserved and most.
         region: Where to run it.
-        env: Environment variables.
+        env: Environment variables of the sandbox, which Modal keeps with its description.
+        environment: Environment variables of the kernels, which Modal does not see; see `KernelExecutor`.
         name: A name for the sandbox, unique in the app; for `from_name`.
         tags: Tags for the sandbox, besides ours.
         lifetime: The seconds after which Modal ends the sandbox, whatever it does: 300 by default (as
@@ -103,6 +104,7 @@ class ModalExecutor(KernelExecutor):
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
+        environment: Mapping[str, str | None] | None = None,
         image: Any = None,  # noqa: ANN401 a modal.Image
         secrets: Sequence[Any] | None = None,
         volumes: Mapping[str, Any] | None = None,
@@ -167,6 +169,7 @@ class ModalExecutor(KernelExecutor):
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
             tools=tools,
+            environment=environment,
             install=False,
             auto_reboot=auto_reboot,
             session_options=session_options,
@@ -218,6 +221,7 @@ class ModalExecutor(KernelExecutor):
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
+        environment: Mapping[str, str | None] | None = None,
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -235,6 +239,7 @@ class ModalExecutor(KernelExecutor):
             max_logs_length: As for the constructor.
             payload_limits: As for the constructor.
             tools: As for the constructor.
+            environment: As for the constructor.
             boot_timeout: The seconds that the look-up, and then the gateway, may take.
             session_options: As for the constructor.
 
@@ -256,6 +261,7 @@ class ModalExecutor(KernelExecutor):
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
             tools=tools,
+            environment=environment,
             session_options=session_options,
         )
         return self
@@ -275,6 +281,7 @@ class ModalExecutor(KernelExecutor):
         max_logs_length: int = 20_000,
         payload_limits: PayloadLimits | Mapping[str, int] | None = None,
         tools: Places = "auto",
+        environment: Mapping[str, str | None] | None = None,
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -292,6 +299,7 @@ class ModalExecutor(KernelExecutor):
             max_logs_length: As for `from_id`.
             payload_limits: As for `from_id`.
             tools: As for `from_id`.
+            environment: As for `from_id`.
             boot_timeout: As for `from_id`.
             session_options: As for `from_id`.
         """
@@ -313,6 +321,7 @@ class ModalExecutor(KernelExecutor):
             max_logs_length=max_logs_length,
             payload_limits=payload_limits,
             tools=tools,
+            environment=environment,
             session_options=session_options,
         )
         return self

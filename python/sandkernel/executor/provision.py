@@ -52,9 +52,11 @@ class Provision:
 
     Args:
         logger: A logger of smolagents.
+        environment: Environment variables of the kernel.
         allow_pickle: Whether values without a safe form travel as pickles.
 
     Attributes:
+        environment: Environment variables of the kernel; `None` stands for none of that name.
         placement: Where tools run.
         host_tools: Those that stay on the host.
         session: The session to the kernel; `None` where there is none.
@@ -67,9 +69,11 @@ class Provision:
     def __init__(
         self,
         logger: Any,  # noqa: ANN401 smolagents takes several
+        environment: Mapping[str, str | None],
         *,
         allow_pickle: bool,
     ) -> None:
+        self.environment = dict(environment)
         self._sandbox: Sandbox | None = None
         self.session: Session | None = None
         self._logger = logger
@@ -155,6 +159,7 @@ class Provision:
         self._defined = {}
         self._provided = provided
         try:
+            yield from self._deliver_environment()
             if elsewhere and self._added:
                 yield from self._install(self._added)
             if self.variables:
@@ -343,6 +348,14 @@ class Provision:
                 yield self.request(discard(shipment), DISCARD_TIMEOUT)
             raise
         return None
+
+    def _deliver_environment(self) -> Plan[None]:
+        if self.environment:
+            # Attached, not in the code, which an error would show.
+            document = json.dumps(self.environment).encode()
+            failed = yield from self._deliver(Shipment("_sandkernel", "receive_environment", document))
+            if failed is not None and failed.error is not None:
+                raise SandkernelError(f"The kernel could not take its environment: {failed.error.name}")
 
     def _deliver_variables(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[None]:
         failed = yield from self._deliver(shipment, on_progress)

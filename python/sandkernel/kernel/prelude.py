@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import linecache
+import os
 import shutil
 import subprocess
 import sys
@@ -262,6 +263,15 @@ def _refusal(error):
         "The final answer can't be sent: %s %s%s. Give text, numbers, lists, dicts, dates, numpy arrays, "
         "frames, images or dataclasses instead." % (what, reason, where)
     )
+
+
+def receive_environment(document, _):
+    """Set environment variables, and remove those that are to have no value."""
+    for variable, value in document.items():
+        if value is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = value
 
 
 def receive_variables(document, buffers):

@@ -95,7 +95,7 @@ def cached_packages(
     requirements: Sequence[Requirement],
     host: Host,
     uv: str | None,
-    variables: Mapping[str, str],
+    variables: Mapping[str, str | None],
     timeout: float,
 ) -> Path:
     """A directory with packages and all that they need, installed by this or an earlier process.
@@ -104,7 +104,7 @@ def cached_packages(
         requirements: What it shall hold.
         host: The environment whose interpreter they are for.
         uv: The path of uv, if there is one.
-        variables: Environment variables for the installer, beside our own.
+        variables: Environment variables for the installer, beside our own; `None` stands for none.
         timeout: How long the installer may take, in seconds.
 
     Returns:
@@ -151,7 +151,7 @@ def cached_packages(
 def install(
     requirements: Sequence[Requirement],
     environment: Environment,
-    variables: Mapping[str, str],
+    variables: Mapping[str, str | None],
     timeout: float,
 ) -> None:
     """Install packages into the venv of one sandbox.
@@ -168,7 +168,9 @@ def install(
     run(command, texts, variables, timeout)
 
 
-def run(command: Sequence[str], texts: Sequence[str], variables: Mapping[str, str], timeout: float) -> None:
+def run(
+    command: Sequence[str], texts: Sequence[str], variables: Mapping[str, str | None], timeout: float
+) -> None:
     """Run an installer; nothing of it goes on after this returns or raises."""
     # What redirects an installation is the user's wish for an environment of theirs, not for ours.
     redirecting = {
@@ -182,7 +184,9 @@ def run(command: Sequence[str], texts: Sequence[str], variables: Mapping[str, st
     }
     environ = {name: value for name, value in os.environ.items() if name not in redirecting}
     environ.update({"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0", "NO_COLOR": "1"})
-    environ.update(variables)
+    environ.update({name: value for name, value in variables.items() if value is not None})
+    for name in [name for name, value in variables.items() if value is None]:
+        environ.pop(name, None)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandkernel import arguments
 from sandkernel.exceptions import BootError, SandboxGone
 from sandkernel.sandboxes import installer
 from sandkernel.sandboxes.endpoint import Endpoint
@@ -49,12 +50,12 @@ class LocalSandbox:
             `jupyter-kernel-gateway` and `ipykernel`. Default: the one that runs this.
         boot_timeout: How long the gateway may take to become ready, in seconds, without the installation.
         install_timeout: How long one installation may take, in seconds.
-        environment: Further environment variables for the kernels and the installer.
+        environment: Further environment variables for the kernels and the installer; `None` removes one.
         on_stage: Called with the name of each finished stage of the boot ("environment", "packages",
             "gateway") and the seconds that it took.
 
     Raises:
-        ConfigurationError: A requirement is malformed.
+        ConfigurationError: A requirement or a variable is malformed.
         BootError: The gateway did not become ready; `.output` has its last output. Nothing is left running.
         PackageInstallError: A package can't be installed; `.output` has the installer's words.
     """
@@ -69,11 +70,11 @@ class LocalSandbox:
         python: str | os.PathLike[str] | None = None,
         boot_timeout: float = 60.0,
         install_timeout: float = 600.0,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         on_stage: Callable[[str, float], None] | None = None,
     ) -> None:
         requirements = installer.parse(packages)
-        self._variables = dict(environment or {})
+        self._variables = arguments.variables(environment, "environment")
         self._install_timeout = install_timeout
         host = Host.of(python)
         root = Path(tempfile.mkdtemp(prefix="sandkernel-")).resolve()
