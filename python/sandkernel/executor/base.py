@@ -26,6 +26,7 @@ from sandkernel.executor.kernels import Kernels, RunOutcome
 from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
 from sandkernel.executor.reboots import Reboots
+from sandkernel.executor.runs import Runs
 from sandkernel.executor.streaming import Audience, is_for_all
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
@@ -140,6 +141,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         additional_imports = arguments.texts(additional_imports, "additional_imports")
         self._close_callbacks: list[Callable[[], object]] = []
         self._kernels = Kernels()
+        self._runs = Runs()
         self._places = tools
         self._session_options = options = arguments.mapping(
             session_options, "session_options", "arguments of Session.connect"
@@ -203,7 +205,15 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         return True
 
     def __call__(self, code_action: str) -> CodeOutput:
-        """Run the code of an agent's step; see `run_code_raise_errors`."""
+        """Run the code of an agent's step, with that agent's tools; see `run_code_raise_errors`.
+
+        Raises:
+            ConfigurationError: The run of another agent is under way on this executor, in another thread.
+        """
+        tools = self._runs.tools_of_step()
+        if tools is not None:
+            # Another agent's run began in between.
+            self._drive(self._provision.send_tools(tools))
         return self.run_code_raise_errors(code_action)
 
     def run_code_raise_errors(self, code: str, *, timeout: float | EllipsisType | None = ...) -> CodeOutput:
@@ -237,17 +247,25 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def send_tools(self, tools: Mapping[str, Any]) -> None:
         """Make tools available in the kernel, and install the packages that they import.
 
-        Only what has changed is sent, so it costs little to call it again.
+        Only what has changed is sent, so it costs little to call it again. smolagents does at the beginning
+        of each run.
 
         Args:
-            tools: The tools by name. The one named "final_answer" ends the code that calls it.
+            tools: The tools by name. The one named "final_answer" ends the code that calls it. Where it is
+                among them, they are the tools of a run: what was given before and is not given again can't
+                be called any more. Without it they are added.
 
         Raises:
-            ConfigurationError: A tool can't run in a kernel, for example since its source can't be had.
+            ConfigurationError: A tool can't run in a kernel, for example since its source can't be had; or
+                the run of another agent is under way on this executor, in another thread.
             PackageInstallError: A package that a tool imports can't be installed.
         """
         given = arguments.mapping(tools, "tools", "tools by their names")
+        self._require_open()
+        agent = self._runs.begin()
         self._drive(self._provision.send_tools(given))
+        if agent is not None:
+            self._runs.give(agent, given)
 
     def send_variables(self, variables: Mapping[str, Any], *, on_progress: Progress | None = None) -> None:
         """Bind variables in the kernel's namespace: all of them, or none where that is broken off.
@@ -262,8 +280,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
         Raises:
             PayloadError: A variable can't be sent; the message names it, and what in it can't.
+            ConfigurationError: The run of another agent is under way on this executor, in another thread.
         """
         values = arguments.mapping(variables, "variables", "values by their names")
+        self._require_open()
+        self._runs.begin()
         self._drive(self._provision.send_variables(values, on_progress))
 
     def install_packages(self, additional_imports: Sequence[str]) -> list[str]:

@@ -59,8 +59,8 @@ class HostTools:
         return bool(self._tools)
 
     def give(self, tools: Mapping[str, Callable[..., object]]) -> None:
-        """Let more be called."""
-        self._tools.update(tools)
+        """Let these be called, and no others."""
+        self._tools = dict(tools)
 
     def is_answering(self) -> bool:
         """Whether this code runs in a call: then the code in the kernel waits for it."""

@@ -41,6 +41,8 @@ INSTALL_TIMEOUT = 900.0
 DISCARD_TIMEOUT = 5.0
 # A kernel that loses its state again while it is given everything anew is not waited for for ever.
 ATTEMPTS = 3
+# Of an agent's tools, all that there are.
+FINAL_ANSWER = tools.FINAL_ANSWER
 # Errors that our modules in the kernel raise on purpose.
 EXPECTED = frozenset({"Reply", "InstallError"})
 
@@ -166,7 +168,8 @@ class Provision:
                 yield from self._deliver_variables(
                     variables.encode(self.variables, allow_pickle=self._allow_pickle)
                 )
-            self._tell_broken((yield from self._deliver_tools(self._tools)))
+            if self._tools:
+                self._tell_broken((yield from self._deliver_tools(self._tools)))
         except BaseException:
             # Not whole: another time it is given all of it.
             self._provided, self._loss_told = (session, -1), True
@@ -202,7 +205,9 @@ class Provision:
         self._newest = [*self._newest, *values]
 
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
-        """Make tools in the kernel, those that it does not have yet."""
+        """Make tools in the kernel that it does not have yet, and take away those of the run before."""
+        if FINAL_ANSWER not in given:
+            given = {**self.given_tools, **given}
         yield from self.prepare()
         while True:
             definitions = {definition.name: definition for definition in self.placement.define(given)}
@@ -217,8 +222,8 @@ class Provision:
         self._tell_broken(failed)
         self._tell_too(rebinding.notice_of_variables([name for name in self._newest if name in definitions]))
         self._newest = []
-        self._tools.update(definitions)
-        self.given_tools.update(given)
+        self._tools = definitions
+        self.given_tools = dict(given)
 
     def _install_for(self, definitions: Mapping[str, Described]) -> Plan[dict[str, str]]:
         """Install what tools import; return why that fails, by the tools' names."""
@@ -363,10 +368,10 @@ class Provision:
             raise PayloadError(f"The kernel could not take the variables: {failed.error.value}")
 
     def _deliver_tools(self, definitions: Mapping[str, Described]) -> Plan[dict[str, str]]:
-        """Bind tools in the kernel; return why some can't be made there, by their names."""
-        if not definitions:
-            return {}
-        document = tools.document(definitions.values(), self._defined)
+        """Bind these tools in the kernel, no others; return why some can't be made there, by their names."""
+        document = tools.document(
+            definitions.values(), self._defined, self._tools.keys() - definitions.keys()
+        )
         execution = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
         failed = {} if execution is None else tools.failures(_expect(execution), definitions)
         for name, definition in definitions.items():

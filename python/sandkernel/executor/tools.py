@@ -114,12 +114,15 @@ def is_agent(tool: object) -> bool:
     return hasattr(tool, "managed_agents")
 
 
-def document(definitions: Iterable[Described], known: Mapping[str, Described]) -> bytes:
+def document(
+    definitions: Iterable[Described], known: Mapping[str, Described], former: Iterable[str]
+) -> bytes:
     """Return the document that makes tools in the kernel.
 
     Args:
         definitions: The tools that are to be there.
         known: Those that the kernel has: only their names are sent.
+        former: The names of those that are not to be there any more.
     """
     entries = []
     for definition in definitions:
@@ -129,7 +132,7 @@ def document(definitions: Iterable[Described], known: Mapping[str, Described]) -
             entry["is_final_answer"] = definition.name == FINAL_ANSWER
             entry["definition"] = definition.described()
         entries.append(entry)
-    return json.dumps(entries).encode()
+    return json.dumps({"tools": entries, "former": sorted(former)}).encode()
 
 
 def failures(execution: Execution, definitions: Mapping[str, Described]) -> dict[str, str]:

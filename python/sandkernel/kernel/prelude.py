@@ -296,8 +296,11 @@ def receive_tools(document, _):
     """Define tools, and bind them."""
     for module in BASE_MODULES:
         _user_namespace().setdefault(module, importlib.import_module(module))
-    failed = {}
-    for tool in document:
+    namespace, failed = _user_namespace(), {}
+    for name in document["former"]:
+        if name in _bound and namespace.get(name) is _bound.pop(name):
+            del namespace[name]
+    for tool in document["tools"]:
         if "definition" in tool:
             try:
                 _tools[tool["key"]] = _make(tool["is_final_answer"], tool["name"], tool["definition"])
@@ -306,7 +309,7 @@ def receive_tools(document, _):
                 _tools[tool["key"]] = BrokenTool(tool["name"], failed[tool["name"]])
         _bound[tool["name"]] = _tools[tool["key"]]
     # Bound anew each time: the agent's code may have used a name for something else.
-    _user_namespace().update(_bound)
+    namespace.update(_bound)
     if failed:
         raise Reply(json.dumps(failed))
 
