@@ -200,6 +200,89 @@ def test_a_message_is_sent_whole_or_not_at_all() -> None:
     assert subprocess.run(program, check=True, stdout=subprocess.PIPE, timeout=60).stdout == b"True\n"
 
 
+# A user that may start no thread any more, and is not the one whom no limit holds.
+NO_THREADS = """
+import os, resource, threading
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.getuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    pass
+else:
+    raise AssertionError("a thread was started")
+"""
+LARGE = (
+    """
+import array, sys, zmq
+from sandkernel.gateway.kernel_tuning import sending
+sending.send_whole()
+context = zmq.Context()
+socket, other = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+other.bind("inproc://other")
+socket.connect("inproc://other")
+"""
+    + NO_THREADS
+    + """
+large = b"x" * 1_000_000
+others = [memoryview(large), bytearray(large), array.array("b", large), zmq.Frame(large, copy=True)]
+kinds = [large, b"small", *others]
+for kind in kinds:
+    for track in (False, True):
+        if track and isinstance(kind, zmq.Frame):
+            kind = zmq.Frame(large, track=True, copy=True)
+        sent = socket.send_multipart([b"first", kind, b"last"], copy=False, track=track)
+        assert not track or sent.done or sent.wait(5) is None
+        first, middle, last = other.recv_multipart()
+        assert (first, last) == (b"first", b"last") and middle in (large, b"small")
+        assert not other.poll(0)
+for wrong in ([b"first", 5], [b"first", large, None]):
+    try:
+        socket.send_multipart(wrong, copy=False)
+    except TypeError:
+        assert not other.poll(0)
+    else:
+        raise AssertionError("it was sent")
+socket.send(b"next")
+assert other.recv_multipart() == [b"next"]
+context.destroy(0)
+print("whole")
+"""
+)
+
+
+def test_what_is_large_is_sent_whole_where_no_thread_can_be_started() -> None:
+    program = [sys.executable, "-c", LARGE]
+    assert subprocess.run(program, check=True, stdout=subprocess.PIPE, timeout=60).stdout == b"whole\n"
+
+
+def test_a_kernel_that_can_start_no_thread_sends_what_is_large() -> None:
+    with LocalSandbox() as sandbox:
+        endpoint = sandbox.endpoint
+        with Session.connect(endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id) as session:
+            assert session.run(NO_THREADS, timeout=60).error is None
+            code = """
+from IPython.display import publish_display_data
+print("x" * 1_000_000)
+kernel = get_ipython().kernel
+content = {"data": {"text/plain": "large"}, "metadata": {}, "transient": {}}
+for buffer in (b"y" * 1_000_000, memoryview(b"y" * 1_000_000), bytearray(b"y" * 1_000_000)):
+    for track in (False, True):
+        kernel.session.send(
+            kernel.iopub_socket, "display_data", content, kernel.get_parent(), buffers=[buffer], track=track
+        )
+"z" * 1_000_000
+"""
+            execution = session.run(code, timeout=60)
+            assert execution.error is None
+            assert execution.stdout == "x" * 1_000_000 + "\n"
+            shown = [item for item in execution.results if item.kind == "display_data"]
+            assert [[len(buffer) for buffer in item.buffers] for item in shown] == [[1_000_000]] * 6
+            assert execution.text == repr("z" * 1_000_000)
+            assert session.run("1 + 1", timeout=60).text == "2"
+
+
 def test_who_subscribes_is_heard_of_while_messages_are_sent(session: Session) -> None:
     code = """
 import zmq

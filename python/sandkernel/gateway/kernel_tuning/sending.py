@@ -59,6 +59,40 @@ def prepare() -> Callable[[Any, List[bytes], int], bool]:
     return send
 
 
+def send_whole() -> None:
+    """Have everything that sends several parts fail before the first one, or not at all.
+
+    A large part is not copied but shared, for which pyzmq starts a thread once. Where no thread can be
+    started, that fails in the midst of the message.
+    """
+    socket: Any = zmq.Socket
+    send_multipart = socket.send_multipart
+
+    def send_made(
+        self: Any, msg_parts: Any, flags: int = 0, copy: bool = True, track: bool = False, **options: Any
+    ) -> Any:
+        parts = msg_parts if copy else [shared(self, part, track) for part in msg_parts]
+        return send_multipart(self, parts, flags, copy, track, **options)
+
+    socket.send_multipart = send_made
+
+
+def shared(socket: Any, part: Any, track: bool) -> Any:
+    """Return a part ready to be sent: nothing can fail any more."""
+    if isinstance(part, zmq.Frame):
+        return part
+    size = memoryview(part).nbytes
+    if track or size >= (socket.copy_threshold or 0):
+        try:
+            return zmq.Frame(part, track=track, copy=False)
+        except RuntimeError:
+            pass
+    return zmq.Frame(part, track=track, copy=True)
+
+
 def is_plain(message: List[Any]) -> bool:
     """Whether it has nothing but bytes."""
     return set(map(type, message)) == {bytes}
+
+
+TUNINGS = (send_whole,)

@@ -6,9 +6,9 @@ import runpy
 import sys
 from typing import Any
 
-from sandkernel.gateway.kernel_tuning import event_loop, execution, exits, publishing, requests
+from sandkernel.gateway.kernel_tuning import event_loop, execution, exits, publishing, requests, sending
 
-PARTS = (publishing, requests, execution, event_loop, exits)
+PARTS = (publishing, requests, execution, event_loop, exits, sending)
 
 
 def start(finder: Any) -> None:
