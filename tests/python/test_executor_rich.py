@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 import PIL.Image
 import pytest
 from smolagents import FinalAnswerTool
 
+from sandkernel import LocalExecutor
+from sandkernel.executor.presentation import reduced
+
 if TYPE_CHECKING:
-    from sandkernel import LocalExecutor
+    from collections.abc import Iterator
 
 
 def test_a_figure_that_nobody_shows_is_not_lost(executor: LocalExecutor) -> None:
@@ -108,3 +113,162 @@ def test_an_execution_shows_itself_in_a_notebook_and_runs_nothing_there(executor
 def test_a_picture_that_is_no_base64_stays_out_of_the_page(executor: LocalExecutor) -> None:
     executor("display({'image/png': '\"><script>alert(1)</script>', 'text/plain': 'text'}, raw=True)")
     assert "<script" not in executor.last_execution._repr_mimebundle_()["text/html"]
+
+
+BUNDLE = """
+class Bundle:
+    def __init__(self, **formats):
+        self.formats = {name.replace("__", "/").replace("_", "."): text for name, text in formats.items()}
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return self.formats
+class Displayed(Bundle):
+    def _ipython_display_(self):
+        display(self.formats, raw=True)
+layout = {"title": "Sales", "template": {"data": "x" * 9000}}
+figure = {"data": [{"x": [1, 2], "type": "bar"}], "layout": layout}
+formats = {"application/vnd.plotly.v1+json": figure, "text/html": "<div><script>draw()</script></div>"}
+plotly = Bundle(); plotly.formats = formats
+shown = Displayed(); shown.formats = formats
+vega = Bundle(text__plain="<VegaLite 5 object>")
+vega.formats["application/vnd.vegalite.v5+json"] = {"mark": "bar"}
+several = Bundle(text__html="<b>html</b>", text__markdown="**markdown**", text__plain="<object>")
+plain = Bundle(text__html="<b>html</b>", text__plain="html")
+empty = Bundle(text__html="<script>1</script>", text__plain="<Nothing at 0x7f>")
+wrong = Bundle(); wrong.formats = {"text/html": ["<b>"], "text/markdown": {"a": 1}, "text/latex": 3}
+from IPython.display import *
+import pandas, numpy
+frame = pandas.DataFrame({"n": [1, 2]}, index=["a", "b"])
+"""
+FIGURE = '{"data": [{"x": [1, 2], "type": "bar"}], "layout": {"title": "Sales"}}'
+PRESENTED = [
+    ("HTML('<h1>One</h1><p>two <b>three</b></p>')", "One\n\ntwo three"),
+    ("HTML('<table><tr><th></th><th>n</th></tr><tr><th>a</th><td>1</td></tr></table>')", "n\na | 1"),
+    (
+        "HTML('<style>b {}</style><!-- x --><ul><li>1 &lt; 2<li>b<br>c</ul><pre>x\\n  y</pre>')",
+        "- 1 < 2\n- b\nc\n\nx\n  y",
+    ),
+    ("Markdown('# One\\n\\n*two*')", "# One\n\n*two*"),
+    ("Latex('$x^2$')", "$x^2$"),
+    ("Math('x^2')", "$\\displaystyle x^2$"),
+    ("JSON({'a': [1, 'é']})", '{"a": [1, "é"]}'),
+    ("SVG('<svg><text>hi</text></svg>')", "<svg><text>hi</text></svg>"),
+    ("plotly", FIGURE),
+    ("shown", FIGURE),
+    ("vega", '{"mark": "bar"}'),
+    ("several", "**markdown**"),
+    ("frame.style.format('{:.1f}')", "n\na | 1.0\nb | 2.0"),
+]
+
+
+@pytest.fixture(scope="module")
+def presenting() -> Iterator[LocalExecutor]:
+    with LocalExecutor(timeout=60, max_logs_length=300) as executor:
+        executor(BUNDLE)
+        yield executor
+
+
+@pytest.mark.parametrize(("code", "text"), PRESENTED)
+def test_what_is_no_text_is_presented_as_one(presenting: LocalExecutor, code: str, text: str) -> None:
+    """As the last expression, and displayed; the bundle stays whole beside it."""
+    assert presenting(code).output.strip() == text.strip()
+    assert presenting(code + ";").output is None or code == "shown"
+    displayed = presenting(f"display({code})\nprint('also')")
+    assert displayed.logs == f"also\n{displayed.output}\n"
+    assert displayed.output.strip() == text.strip()
+    assert len(presenting.last_execution.results[0].data) >= 2 - (code == "shown")
+    assert presenting(f"display({code}, {code})\n6 * 7").output == "42"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("plain", "html"),
+        ("'<b>text</b>'", "'<b>text</b>'"),
+        ("frame", "   n\na  1\nb  2"),
+        ("frame['n']", "a    1\nb    2\nName: n, dtype: int64"),
+        ("numpy.arange(3)", "array([0, 1, 2])"),
+        ("empty", "<Nothing at 0x7f>"),
+        ("Javascript('1')", "<IPython.core.display.Javascript object>"),
+        ("print", "<function print(*args, sep=' ', end='\\n', file=None, flush=False)>"),
+        ("1", "1"),
+        ("None", None),
+    ],
+)
+def test_what_python_says_stays_as_it_is(presenting: LocalExecutor, code: str, text: str | None) -> None:
+    assert presenting(code).output == text
+
+
+def test_formats_of_other_types_than_theirs_are_left_alone(presenting: LocalExecutor) -> None:
+    assert re.fullmatch(r"<__main__\.Bundle at 0x[0-9a-f]+>", presenting("wrong").output)
+    displayed = presenting(
+        "display({'text/html': {'a': 1}, 'text/plain': ['x'], 'application/json': '['}, raw=True)"
+    )
+    assert displayed.output == '"["'
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "plt.plot([1, 2])",
+        "plt.title('hi')",
+        "plt.hist([1, 2, 2])",
+        "plt.bar([1, 2], [3, 4])",
+        "plt.scatter([1], [2])",
+        "plt.gca()",
+        "plt.subplots(2)",
+        "plt.imshow([[1, 2]])",
+        "frame.plot()",
+        "frame.plot(subplots=True)",
+        "plt.plot([1, 2])\nplt.show()",
+        "plt.figure().add_subplot(projection='3d')",
+    ],
+)
+def test_what_a_plot_returns_is_the_plot(presenting: LocalExecutor, code: str) -> None:
+    output = presenting(f"import matplotlib.pyplot as plt\n{code}").output
+    assert isinstance(output, PIL.Image.Image)
+
+
+def test_an_object_beside_a_plot_is_itself(presenting: LocalExecutor) -> None:
+    code = "import matplotlib.pyplot as plt\nlines = plt.plot([1, 2])\n"
+    assert presenting(code + "'plt'").output == "'plt'"
+    assert presenting(code + "object()").output.startswith("<object at 0x")
+    assert presenting(code + "HTML('<p>hi</p>')").output == "hi"
+    # Where no image was displayed, it is what Python says.
+    assert presenting(code + "plt.close('all'); lines").output.startswith("[<matplotlib.lines.Line2D")
+
+
+def test_what_is_presented_is_bounded(presenting: LocalExecutor) -> None:
+    for code in ("JSON(list(range(10**6)))", "HTML('<p>x' * 10**6)", "Markdown('x' * 10**6)"):
+        output = presenting(code).output
+        assert output.endswith("\n[... the rest is left out ...]")
+        assert len(output) < 400
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<",
+        "<!--",
+        "<a ",
+        "<script>",
+        "&#",
+        "<b>x</b> ",
+        "<pre>",
+        "<td>",
+        "<p>",
+        "&ampx",
+        "<pre>\n",
+        "<!",
+        "</",
+        "<li>",
+    ],
+)
+def test_no_page_takes_the_time_of_its_square(unit: str) -> None:
+    def seconds(length: int) -> float:
+        began = time.process_time()
+        reduced(unit * (length // len(unit)))
+        return time.process_time() - began
+
+    # Sixteen times the length: 256 times the time, if it were so.
+    assert seconds(1 << 18) < 100 * max(seconds(1 << 14), 0.002)
+    assert len(reduced("<x" + "-" * (1 << 18))) <= 1 << 18

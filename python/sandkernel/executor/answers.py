@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel import serialization
 from sandkernel.exceptions import PayloadError
+from sandkernel.executor import presentation
 from sandkernel.serialization.budget import Budget
 from sandkernel.serialization.images import from_file as image_from_file
 
@@ -170,16 +171,33 @@ def fetch(ticket: Ticket, provision: Provision, limits: Mapping[str, int]) -> Pl
     return form, [bytes(document), bytes(beside)] if beside else [bytes(document)]
 
 
-def output(execution: Execution, limits: PayloadLimits) -> Any:  # noqa: ANN401 text, an image or None
-    """Return the value of the last expression: its text, or a PIL image where it is one.
+def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:  # noqa: ANN401 text, an image or None
+    """Return the value of the last expression: a PIL image where it is one, or what a plot returns.
 
-    Where there is no such value, it is the last image that was displayed, and `None` where there is none
-    either.
+    Otherwise it is its text (see `presentation.py`). Where there is no such value, it is the last image that
+    was displayed, or else the last thing that has a text beside its type's name, as a figure of plotly's,
+    which displays itself; and `None` where there is nothing of that either.
+
+    Args:
+        execution: The execution.
+        limits: What an image may have.
+        text_limit: The characters of what is no text of Python's, such as HTML.
     """
     expressions = [result for result in execution.results if result.kind == "execute_result"]
     if expressions:
         image = _image(expressions[-1], limits)
-        return expressions[-1].text if image is None else image
+        if image is None and presentation.is_drawn(expressions[-1].text):
+            image = _last_image(execution, limits)
+        return presentation.text_of(expressions[-1], text_limit) if image is None else image
+    image = _last_image(execution, limits)
+    if image is not None:
+        return image
+    left = execution.results[execution.cleared_results :]
+    texts = (presentation.rich_text(result, text_limit) for result in reversed(left))
+    return next((text for text in texts if text), None)
+
+
+def _last_image(execution: Execution, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
     left = execution.results[execution.cleared_results :]
     images = (_image(result, limits) for result in reversed(left))
     return next((image for image in images if image is not None), None)

@@ -688,9 +688,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         prefix = f"{notice}\n" if notice else ""
         if execution.error is not None:
             raise AgentExecutionError(prefix + tracebacks.render(execution.error), _Quiet())
-        return CodeOutput(
-            output=answers.output(execution, self.payload_limits), logs=prefix + shown, is_final_answer=False
-        )
+        value = answers.output(execution, self.payload_limits, self.max_logs_length)
+        return CodeOutput(output=value, logs=prefix + shown, is_final_answer=False)
 
     def _answer_limits(self) -> dict[str, int]:
         return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from smolagents.monitoring import AgentLogger, LogLevel
 
 from sandkernel.exceptions import ConfigurationError
+from sandkernel.executor import presentation
 
 if TYPE_CHECKING:
     from sandkernel import Execution
@@ -71,7 +72,7 @@ def shorten(text: str, limit: int) -> str:
 def observation(execution: Execution, limit: int) -> str:
     """Return the output of an execution as the model is to see it.
 
-    Carriage returns are folded, and what the code cleared is left out. What was displayed as text follows
+    Carriage returns are folded, and what the code cleared is left out. What was displayed, as text, follows
     what was printed.
 
     Args:
@@ -82,7 +83,8 @@ def observation(execution: Execution, limit: int) -> str:
     if execution.omitted_output_bytes:
         text += f"\n[... {execution.omitted_output_bytes:,} bytes of output were not kept ...]"
     left = execution.results[execution.cleared_results :]
-    displayed = [result.text for result in left if result.kind == "display_data" and result.text]
+    texts = [presentation.text_of(result, limit) for result in left if result.kind == "display_data"]
+    displayed = [text for text in texts if text]
     if displayed:
         separator = "\n" if text and not text.endswith("\n") else ""
         text += separator + shorten("\n".join(displayed), limit) + "\n"
