@@ -237,6 +237,12 @@ def test_an_object_beside_a_plot_is_itself(presenting: LocalExecutor) -> None:
     assert presenting(code + "plt.close('all'); lines").output.startswith("[<matplotlib.lines.Line2D")
 
 
+def test_a_final_answer_is_not_displayed(presenting: LocalExecutor) -> None:
+    presenting.send_tools({"final_answer": FinalAnswerTool()})
+    result = presenting("print('before')\nfinal_answer(7)")
+    assert (result.output, result.logs) == (7, "before\n")
+
+
 def test_what_is_presented_is_bounded(presenting: LocalExecutor) -> None:
     for code in ("JSON(list(range(10**6)))", "HTML('<p>x' * 10**6)", "Markdown('x' * 10**6)"):
         output = presenting(code).output

@@ -22,6 +22,7 @@ _BARE = re.compile(r"\s*<[^\n]*>")
 _DRAWN = re.compile(
     r"<(matplotlib|mpl_toolkits|seaborn)\.|<(\w*Axes\w*|Figure|\w+Container|PolyCollection)\b|\AText\("
 )
+_NOT_FOR_MODELS = ("application/vnd.jupyter.", "application/vnd.sandkernel.")
 _HTML_CHARACTERS = 1 << 18
 _TAG = re.compile(r"<(?:(!--)|(/?)([a-zA-Z][a-zA-Z0-9-]{0,30})[^<>]*>|![^<>]*>|\?[^<>]*>)")
 # Elements that hold no text for people, or only one for browsers that do not know them.
@@ -112,7 +113,9 @@ def _of_other_formats(result: Result, limit: int) -> str | None:
 
 def _text(mime: str, content: Any, limit: int) -> str:  # noqa: ANN401 whatever the kernel put there
     if mime == "application/json" or (mime.startswith("application/") and mime.endswith("+json")):
-        return "" if content is None or mime.startswith("application/vnd.jupyter.") else _json(content, limit)
+        # A widget's names a model that only its page has, and ours is a final answer.
+        is_telling = content is not None and not mime.startswith(_NOT_FOR_MODELS)
+        return _json(content, limit) if is_telling else ""
     if not isinstance(content, str):
         return ""
     if mime == "text/html":
