@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sandkernel.plans import Plan
     from sandkernel.serialization import PayloadLimits
 
-__all__ = ["Ticket", "decode", "fetch", "from_error", "from_results", "output", "piece", "ticket"]
+__all__ = ["Ticket", "decode", "fetch", "from_error", "from_results", "image_of", "output", "piece", "ticket"]
 
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
@@ -185,7 +185,7 @@ def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:
     """
     expressions = [result for result in execution.results if result.kind == "execute_result"]
     if expressions:
-        image = _image(expressions[-1], limits)
+        image = image_of(expressions[-1], limits)
         if image is None and presentation.is_drawn(expressions[-1].text):
             image = _last_image(execution, limits)
         return presentation.text_of(expressions[-1], text_limit) if image is None else image
@@ -199,11 +199,12 @@ def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:
 
 def _last_image(execution: Execution, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
     left = execution.results[execution.cleared_results :]
-    images = (_image(result, limits) for result in reversed(left))
+    images = (image_of(result, limits) for result in reversed(left))
     return next((image for image in images if image is not None), None)
 
 
-def _image(result: Result, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
+def image_of(result: Result, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
+    """Return the image that a result is, or `None` where it is none that can be read within the limits."""
     try:
         data = result.png or result.jpeg
         return None if data is None else image_from_file(data, Budget(limits), "the image")

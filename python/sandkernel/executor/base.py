@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
+import threading
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -20,7 +21,7 @@ from sandkernel.exceptions import (
     InterruptedExecutionError,
     SandkernelError,
 )
-from sandkernel.executor import agents, answers, kernels, logs, tracebacks
+from sandkernel.executor import agents, answers, images, kernels, logs, tracebacks
 from sandkernel.executor.explanations import explain, is_state_lost
 from sandkernel.executor.kernels import Kernels, RunOutcome
 from sandkernel.executor.placement import Placement
@@ -101,6 +102,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             way ends with `SandboxGone`, and is not run again; the next call boots a new sandbox, with the
             packages, variables and tools that were sent, and the model is told.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
+        show_images: Whether the model sees the images that its code displays, in its next message: of each
+            step the last four, at most 2,048 pixels wide and high. The model must take images.
 
     Attributes:
         last_execution: The whole last execution of the agent's code, also what the model was not shown.
@@ -137,6 +140,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         environment: Mapping[str, str | None] | None = None,
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
+        show_images: bool = False,
     ) -> None:
         additional_imports = arguments.texts(additional_imports, "additional_imports")
         self._close_callbacks: list[Callable[[], object]] = []
@@ -171,6 +175,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self.on_stderr: Callable[[str], object] | None = None
             self.on_result: Callable[[Result], object] | None = None
             self.stream_logs = False
+            self.show_images = show_images
+            # The last execution of each thread, for what is shown of it.
+            self._executed = threading.local()
             self._settings = {
                 "additional_imports": list(additional_imports),
                 "allow_pickle": allow_pickle,
@@ -181,6 +188,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 self._settings["payload_limits"] = dataclasses.asdict(self.payload_limits)
             if tools != "auto":
                 self._settings["tools"] = self._provision.placement.given
+            if show_images:
+                self._settings["show_images"] = True
             if auto_reboot:
                 self._settings["auto_reboot"] = True
             self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
@@ -214,7 +223,17 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         if tools is not None:
             # Another agent's run began in between.
             self._drive(self._provision.send_tools(tools))
-        return self.run_code_raise_errors(code_action)
+        getframe = getattr(sys, "_getframe", None)
+        if not self.show_images or getframe is None:
+            return self.run_code_raise_errors(code_action)
+        step = images.step_of(getframe(1))
+        self._executed.last = None
+        try:
+            return self.run_code_raise_errors(code_action)
+        finally:
+            # Also of code that raised an error later.
+            if step is not None and self._executed.last is not None:
+                images.show(self._executed.last, step, self.payload_limits)
 
     def run_code_raise_errors(self, code: str, *, timeout: float | EllipsisType | None = ...) -> CodeOutput:
         """Run code in the kernel.
@@ -414,6 +433,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 tools=self._places,
                 environment=self._provision.environment,
                 session_options=self._session_options,
+                show_images=self.show_images,
             )
             kernel.installed_packages += self.installed_packages
             kernel._provision.placement.failed = self._provision.placement.failed
@@ -669,7 +689,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         raise explained from (error.__cause__ if explained is error else error)
 
     def _remember(self, execution: Execution) -> None:
-        self.last_execution = execution
+        self.last_execution = self._executed.last = execution
         self.state["_print_outputs"] = logs.observation(execution, self.max_logs_length)
         self._provision.note(execution)
 

@@ -44,6 +44,7 @@ class GatewayExecutor(KernelExecutor):
             as soon as the gateway is there again, `connect_timeout` at most; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`, or
             `allow_plain_http` for a gateway beyond the local network without `https://`.
+        show_images: Whether the model sees the images that its code displays; see `KernelExecutor`.
 
     Raises:
         ConfigurationError: The address is malformed, or the token would travel unencrypted.
@@ -74,6 +75,7 @@ class GatewayExecutor(KernelExecutor):
         environment: Mapping[str, str | None] | None = None,
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
+        show_images: bool = False,
     ) -> None:
         kernels = [kernel_id]
 
@@ -93,6 +95,7 @@ class GatewayExecutor(KernelExecutor):
             tools=tools,
             environment=environment,
             auto_reboot=auto_reboot,
+            show_images=show_images,
             session_options={
                 "kernel_name": kernel_name,
                 "connect_timeout": connect_timeout,

@@ -43,6 +43,7 @@ class LocalExecutor(KernelExecutor):
         on_stage: Called with the name of each finished stage of the boot and the seconds that it took.
         auto_reboot: Whether a sandbox that has ended is followed by another one; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
+        show_images: Whether the model sees the images that its code displays; see `KernelExecutor`.
 
     Raises:
         BootError: The gateway did not become ready.
@@ -69,6 +70,7 @@ class LocalExecutor(KernelExecutor):
         tools: Places = "auto",
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
+        show_images: bool = False,
     ) -> None:
         additional_imports = arguments.texts(additional_imports, "additional_imports")
         requirements = packages.requirements(additional_imports)
@@ -97,4 +99,5 @@ class LocalExecutor(KernelExecutor):
             install=False,
             auto_reboot=auto_reboot,
             session_options=session_options,
+            show_images=show_images,
         )

@@ -77,6 +77,7 @@ class ModalExecutor(KernelExecutor):
         auto_reboot: Whether a sandbox that has ended is followed by another one; see `KernelExecutor`. Its
             lifetime begins anew.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
+        show_images: Whether the model sees the images that its code displays; see `KernelExecutor`.
 
     Attributes:
         port: Where the gateway listens in the sandbox.
@@ -121,6 +122,7 @@ class ModalExecutor(KernelExecutor):
         build_timeout: float = 1800.0,
         auto_reboot: bool = False,
         session_options: Mapping[str, Any] | None = None,
+        show_images: bool = False,
     ) -> None:
         additional_imports = arguments.texts(additional_imports, "additional_imports")
         requirements = packages.requirements(additional_imports)
@@ -173,6 +175,7 @@ class ModalExecutor(KernelExecutor):
             install=False,
             auto_reboot=auto_reboot,
             session_options=session_options,
+            show_images=show_images,
         )
         self.port = port
         times = {"lifetime": lifetime, "boot_timeout": boot_timeout, "build_timeout": build_timeout}
@@ -224,6 +227,7 @@ class ModalExecutor(KernelExecutor):
         environment: Mapping[str, str | None] | None = None,
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
+        show_images: bool = False,
     ) -> Self:
         """Take over a running sandbox, with the state of its kernel; what takes it over also ends it.
 
@@ -242,6 +246,7 @@ class ModalExecutor(KernelExecutor):
             environment: As for the constructor.
             boot_timeout: The seconds that the look-up, and then the gateway, may take.
             session_options: As for the constructor.
+            show_images: As for the constructor.
 
         Raises:
             SandboxGone: The sandbox has ended.
@@ -263,6 +268,7 @@ class ModalExecutor(KernelExecutor):
             tools=tools,
             environment=environment,
             session_options=session_options,
+            show_images=show_images,
         )
         return self
 
@@ -284,6 +290,7 @@ class ModalExecutor(KernelExecutor):
         environment: Mapping[str, str | None] | None = None,
         boot_timeout: float = 60.0,
         session_options: Mapping[str, Any] | None = None,
+        show_images: bool = False,
     ) -> Self:
         """Do what `from_id` does, for a sandbox that was given a `name`.
 
@@ -302,6 +309,7 @@ class ModalExecutor(KernelExecutor):
             environment: As for `from_id`.
             boot_timeout: As for `from_id`.
             session_options: As for `from_id`.
+            show_images: As for `from_id`.
         """
         self = cls.__new__(cls)
         attach = functools.partial(
@@ -323,6 +331,7 @@ class ModalExecutor(KernelExecutor):
             tools=tools,
             environment=environment,
             session_options=session_options,
+            show_images=show_images,
         )
         return self
 
