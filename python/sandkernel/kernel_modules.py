@@ -10,6 +10,7 @@ __all__ = ["MODULES", "load"]
 MODULES = {
     "_sandkernel_event_loop": ("sandkernel.gateway.kernel_tuning", "event_loop.py"),
     "_sandkernel_exits": ("sandkernel.gateway.kernel_tuning", "exits.py"),
+    "_sandkernel_background": ("sandkernel.kernel", "background.py"),
     "_sandkernel_shipments": ("sandkernel.kernel", "shipments.py"),
     "_sandkernel_standard": ("sandkernel.serialization", "standard.py"),
     "_sandkernel_texts": ("sandkernel.serialization", "texts.py"),

@@ -18,6 +18,7 @@ import sys
 import types
 import uuid
 
+import _sandkernel_background
 import _sandkernel_event_loop
 import _sandkernel_exits
 from _sandkernel_calls import HostTool
@@ -78,6 +79,7 @@ def _send_any_text(session):
 _send_any_text(_publisher.session)
 
 
+_sandkernel_background.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
 # Kernels of gateways of ours have these from their start on.
 _sandkernel_event_loop.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
 _sandkernel_exits.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
