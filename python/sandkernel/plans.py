@@ -7,6 +7,7 @@ written once, and runs in a thread (`drive`) and in a task (`adrive`) alike.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ class Request:
         timeout: The seconds that it may take; `None` for no limit.
         ours: Whether it is our own code, of which history and output counter know nothing.
         generation: The generation of the session's kernel that it is for; `None` for any.
-        on_request: Called with what the code asks on the stdin channel, where anything is to be answered.
+        on_request: Called with what the code asks on the stdin channel, where anything is to be answered; in
+            a task, with the `loop` that awaits the code.
         buffers: What is attached to the request.
         callbacks: What else `Session.run` takes: `on_stdout` and the like.
     """
@@ -42,7 +44,7 @@ class Request:
     timeout: float | None
     ours: bool = True
     generation: int | None = None
-    on_request: Callable[[InputRequest], object] | None = None
+    on_request: Callable[..., object] | None = None
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     buffers: Sequence[bytes | bytearray] = ()
 
@@ -114,7 +116,7 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
         while True:
             try:
                 if isinstance(step, Request) and not step.ours:
-                    options = _options(step)
+                    options = _options(step, asyncio.get_running_loop())
                     callbacks = Callbacks(on_request=options.pop("on_request"), **step.callbacks)
                     stream = session.astream(step.code, **options)
                     with callbacks:
@@ -151,17 +153,21 @@ async def _attempt(step: Request | Work, session: Session) -> Execution | object
         except asyncio.CancelledError:
             await asyncio.wait({work})
             raise
-    return await session.arun(step.code, **_options(step), **step.callbacks)
+    options = _options(step, asyncio.get_running_loop())
+    return await session.arun(step.code, **options, **step.callbacks)
 
 
-def _options(request: Request) -> dict[str, Any]:
+def _options(request: Request, loop: asyncio.AbstractEventLoop | None = None) -> dict[str, Any]:
     # For a session, `None` is its own default.
     timeout = math.inf if request.timeout is None else request.timeout
+    on_request = request.on_request
+    if on_request is not None and loop is not None:
+        on_request = functools.partial(on_request, loop=loop)
     return {
         "timeout": timeout,
         "silent": request.ours,
         "store_history": not request.ours,
         "generation": request.generation,
-        "on_request": request.on_request,
+        "on_request": on_request,
         "buffers": request.buffers,
     }

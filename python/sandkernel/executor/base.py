@@ -485,6 +485,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def _close(self) -> None:
         try:
+            self._provision.host_tools.close()
             self._reboots.close()
         finally:
             self._turns.close()

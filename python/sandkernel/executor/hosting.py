@@ -6,6 +6,7 @@ given to the executor can be called. `sandkernel/kernel/calls.py` is the kernel'
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 import threading
@@ -14,12 +15,18 @@ from contextvars import ContextVar
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from smolagents.tools import Tool
+
 from sandkernel.exceptions import PayloadError
+from sandkernel.executor import coroutines
+from sandkernel.executor.coroutines import Coroutines
 from sandkernel.executor.logs import shorten
+from sandkernel.executor.tools import is_agent
 from sandkernel.serialization import Encoder, PayloadLimits, UnsendableError, decode
 from sandkernel.shipment import cuts
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
@@ -32,7 +39,14 @@ PROMPT_CHARACTERS = 1000
 MESSAGE_CHARACTERS = 10_000
 FRAMES = 10
 # Whose frames say nothing.
-_MACHINERY = frozenset({__name__, "smolagents.tools"})
+_MACHINERY = frozenset({__name__, "smolagents.tools", coroutines.__name__, "concurrent.futures._base"})
+# What a managed agent declares as its inputs.
+_OF_AGENT = inspect.Signature(
+    [
+        inspect.Parameter("task", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("additional_args", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+    ]
+)
 
 # Of which tools the code here is one that was called.
 _answering: ContextVar[tuple[HostTools, ...]] = ContextVar("sandkernel_answering", default=())
@@ -54,6 +68,7 @@ class HostTools:
         self.limits = PayloadLimits()
         self.threads: set[int] = set()
         self._tools: dict[str, Callable[..., object]] = {}
+        self._coroutines = Coroutines()
 
     def __bool__(self) -> bool:
         return bool(self._tools)
@@ -66,8 +81,17 @@ class HostTools:
         """Whether this code runs in a call: then the code in the kernel waits for it."""
         return any(self is each for each in _answering.get())
 
-    def answer(self, request: InputRequest) -> None:
-        """Make the call that is asked for, and send back what comes of it."""
+    def close(self) -> None:
+        """Answer no more what has to be awaited."""
+        self._coroutines.close()
+
+    def answer(self, request: InputRequest, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Make the call that is asked for, and send back what comes of it.
+
+        Args:
+            request: What asks for it.
+            loop: That awaits the code which asks; `None` where none does.
+        """
         head = _head(request)
         if head is None:
             return
@@ -76,7 +100,7 @@ class HostTools:
         thread = threading.get_ident()
         self.threads.add(thread)
         try:
-            document, buffers = self._call(name, form, request)
+            document, buffers = self._call(name, form, request, loop)
         except BaseException as error:  # noqa: BLE001 whatever the tool raises is the agent's code's to handle
             document, buffers = {"error": describe(error)}, ()
         finally:
@@ -87,7 +111,9 @@ class HostTools:
             if not request.reply(value, [bytes(cut.data)]):
                 return
 
-    def _call(self, name: str, form: str, request: InputRequest) -> tuple[dict[str, Any], Sequence[Any]]:
+    def _call(
+        self, name: str, form: str, request: InputRequest, loop: asyncio.AbstractEventLoop | None
+    ) -> tuple[dict[str, Any], Sequence[Any]]:
         tool = self._tools.get(name)
         if tool is None:
             raise LookupError(f"There is no tool {name!r:.100} on the host for the code to call")
@@ -103,7 +129,7 @@ class HostTools:
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise PayloadError(f"The call of the tool {name!r} is malformed: there are no arguments")
         # The keys are texts: they come from JSON, or whoever allows pickles trusts the kernel.
-        return self._encode(name, tool(*args, **kwargs))
+        return self._encode(name, self._coroutines.finish(_ask(name, tool, args, kwargs), loop))
 
     def _encode(self, name: str, value: object) -> tuple[dict[str, Any], Sequence[Any]]:
         encoder = Encoder(with_buffers=True)
@@ -120,6 +146,27 @@ class HostTools:
             encoder = Encoder(with_buffers=True)
             document = {"form": "pickle", "value": encoder.encode(pickle.dumps(value))}
         return document, encoder.buffers
+
+
+def _ask(name: str, tool: Callable[..., object], args: list[Any], kwargs: dict[str, Any]) -> object:
+    """Call a tool, with what it declares: not with what is for whoever runs it.
+
+    Raises:
+        TypeError: The arguments are others.
+    """
+    if is_agent(tool):
+        # `MultiStepAgent.run` takes `max_steps`, `images`, `reset` and more.
+        try:
+            given = _OF_AGENT.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"The agent {name!r} takes a task and additional_args: {error}") from None
+        more = given.get("additional_args")
+        if not isinstance(given["task"], str) or not isinstance(more, (dict, type(None))):
+            raise TypeError(f"The agent {name!r} takes a task, a str, and additional_args, a dict")
+        return tool(given["task"], additional_args=more) if more else tool(given["task"])
+    if isinstance(tool, Tool) and "sanitize_inputs_outputs" in kwargs.keys() - tool.inputs.keys():
+        raise TypeError(f"The tool {name!r} got an unexpected keyword argument 'sanitize_inputs_outputs'")
+    return tool(*args, **kwargs)
 
 
 def _head(request: InputRequest) -> tuple[str, str, str] | None:

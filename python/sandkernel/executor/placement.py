@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from smolagents.default_tools import FinalAnswerTool
+from smolagents.default_tools import FinalAnswerTool, PythonInterpreterTool
+from smolagents.local_python_executor import LocalPythonExecutor
 
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor import tools
+from sandkernel.executor import sources, tools
+from sandkernel.executor.interpreter import PythonInterpreter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,29 +73,57 @@ class Placement:
 
     def _define(self, name: str, tool: Any) -> tools.Described:  # noqa: ANN401 whatever the user gave
         place = self._places.get(name, self._rest)
+        if isinstance(tool, PythonInterpreterTool):
+            if place == "host":
+                self._tell_once(name, f"The tool {name!r} runs the code of a model in this process")
+            else:
+                tool = _interpreter(name, tool)
         if place == "ship" or (
             place == "host" and name not in self._places and type(tool) is FinalAnswerTool
         ):
             return tools.define(name, tool)
-        if place == "auto":
-            try:
-                definition = tools.define(name, tool)
-            except ConfigurationError as error:
-                if tools.is_agent(tool):
-                    return tools.stub(name, tool)
-                reason = str(error.__cause__ or error)
-            else:
-                if definition in self.failed:
-                    reason = self.failed[definition]
-                elif definition.arguments == tools.NO_ARGUMENTS:
-                    return definition
-                else:
-                    # smolagents would not send them; among them there may be a key.
-                    reason = "it was made with arguments"
+        if tools.is_agent(tool):
+            self._tell_of_code_here(name, tool)
+        elif place == "auto":
+            definition, reason = self._judge(name, tool)
+            if definition is not None and not reason:
+                return definition
+            running = sources.runs_code(type(tool))
+            if running:
+                raise ConfigurationError(
+                    f"The tool {name!r} runs code that it is given, with {running}, and can't be sent to the "
+                    f"sandbox: {reason}. If it may run in this process, say so: tools={{{name!r}: 'host'}}"
+                )
             self._tell_once(
                 name, f"The tool {name!r} stays on this machine, and is called from the kernel: {reason}"
             )
         return tools.stub(name, tool)
+
+    def _judge(self, name: str, tool: Any) -> tuple[tools.Definition | None, str]:  # noqa: ANN401
+        """Return the definition of a tool, if it has one, and why it has to stay here, if it has."""
+        try:
+            definition = tools.define(name, tool)
+        except ConfigurationError as error:
+            return None, str(error.__cause__ or error)
+        if definition in self.failed:
+            return definition, self.failed[definition]
+        asking = sources.asks_here(definition.code)
+        if asking:
+            return definition, f"its source asks whoever is here, with {asking}"
+        if definition.arguments != tools.NO_ARGUMENTS:
+            # smolagents would not send them; among them there may be a key.
+            return definition, "it was made with arguments"
+        return definition, ""
+
+    def _tell_of_code_here(self, name: str, agent: Any) -> None:  # noqa: ANN401 an agent
+        given = getattr(agent, "tools", None)
+        interprets = any(isinstance(tool, PythonInterpreterTool) for tool in dict(given or {}).values())
+        if interprets or isinstance(getattr(agent, "python_executor", None), LocalPythonExecutor):
+            self._tell_once(
+                name,
+                f"The managed agent {name!r} runs the code of its model in this process, not in a sandbox: "
+                "give it an executor of its own, such as one of new_kernel()",
+            )
 
     def may_stay(self, name: str) -> bool:
         """Whether a tool that can't be made in the kernel may run on this machine instead."""
@@ -107,3 +137,17 @@ class Placement:
         if name not in self._told:
             self._told.add(name)
             self._tell(" ".join(line.split()))
+
+
+def _interpreter(name: str, tool: PythonInterpreterTool) -> PythonInterpreter:
+    """Return what does in the kernel what smolagents' interpreter does.
+
+    Raises:
+        ConfigurationError: It is not smolagents' own.
+    """
+    if type(tool).forward is not PythonInterpreterTool.forward:
+        raise ConfigurationError(
+            f"The tool {name!r} ({type(tool).__name__}) runs code that it is given in this process, not in "
+            f"the sandbox. If it may, say so: tools={{{name!r}: 'host'}}"
+        )
+    return PythonInterpreter()

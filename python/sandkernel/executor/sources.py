@@ -5,6 +5,7 @@ import __future__
 
 import ast
 import builtins
+import dis
 import importlib
 import importlib.metadata
 import importlib.util
@@ -24,7 +25,17 @@ from smolagents.utils import BASE_BUILTIN_MODULES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["decorators", "differences", "functions", "imports", "is_future", "is_local", "unannotated"]
+__all__ = [
+    "asks_here",
+    "decorators",
+    "differences",
+    "functions",
+    "imports",
+    "is_future",
+    "is_local",
+    "runs_code",
+    "unannotated",
+]
 
 Function: typing.TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -37,6 +48,10 @@ _GIVEN: dict[str, object] = {
 # Of these, each module has its own.
 _OWN = frozenset({"Tool", "__name__", "__doc__", "__builtins__", "__loader__", "__package__", "__spec__"})
 _MISSING = object()
+# In a sandbox nobody answers.
+_ASKING = frozenset({"input", "breakpoint"})
+_ASKING_MODULES = frozenset({"getpass", "tkinter", "curses", "readline"})
+_RUNNING = frozenset({"eval", "exec", "evaluate_python_code", "LocalPythonExecutor"})
 
 
 def unannotated(code: str) -> str:
@@ -112,6 +127,38 @@ def is_local(module: str) -> bool:
     if any(Path(place).is_relative_to(folder) for place in places for folder in folders):
         return False
     return module not in importlib.metadata.packages_distributions()
+
+
+def asks_here(code: str) -> str:
+    """Return what a source asks whoever sits at this machine with; empty for nothing."""
+    asking = {*(_global_names(code) & _ASKING), *(set(imports(code)) & _ASKING_MODULES)}
+    if any(
+        isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stdin"
+        for node in ast.walk(ast.parse(code))
+    ):
+        asking.add("sys.stdin")
+    return min(asking, default="")
+
+
+def runs_code(kind: type[Any]) -> str:
+    """Return what a class runs code with that it is given; empty for nothing."""
+    loaded = {
+        str(instruction.argval)
+        for base in kind.__mro__
+        if base not in Tool.__mro__
+        for function in functions(base)
+        for code in _codes(function.__code__)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}
+    }
+    return min(loaded & _RUNNING, default="")
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
 
 
 def differences(code: str, kind: type[Any]) -> list[str]:

@@ -218,7 +218,7 @@ class Calls:
             if self._reader is not None:
                 self._ring()
         try:
-            with _interruptible():
+            with interruptible():
                 self._wait(call)
         finally:
             with self._lock:
@@ -309,7 +309,7 @@ class Calls:
 
 
 @contextlib.contextmanager
-def _interruptible():
+def interruptible():
     """Have an interrupt end the waiting.
 
     In a cell with `await`, ipykernel's handler of the signal only tells the event loop, which stands still

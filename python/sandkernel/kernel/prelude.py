@@ -5,23 +5,28 @@ standard library and IPython alone, and runs on Python 3.8. Of the user's namesp
 variables that the executor sends, and the modules that smolagents imports there; nothing else.
 """
 
+import asyncio
 import base64
+import concurrent.futures
 import contextlib
+import contextvars
 import importlib
 import importlib.util
+import inspect
 import json
 import linecache
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import types
 import uuid
 
 import _sandkernel_background
 import _sandkernel_event_loop
 import _sandkernel_exits
-from _sandkernel_calls import HostTool
+from _sandkernel_calls import HostTool, interruptible
 from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 
@@ -125,13 +130,39 @@ class Tool:
             inputs = getattr(self, "inputs", {})
             if all(name in inputs for name in args[0]):
                 args, kwargs = (), args[0]
-        return self.forward(*args, **kwargs)
+        result = self.forward(*args, **kwargs)
+        return _finish(result) if inspect.iscoroutine(result) else result
 
     def setup(self):
         self.is_initialized = True
 
     def forward(self, *args, **kwargs):
         raise NotImplementedError("This tool has no `forward` method")
+
+
+def _finish(coroutine):
+    """Return what comes of a coroutine: code calls a tool as any function, in a loop that stands still."""
+    outcome, running = concurrent.futures.Future(), []
+
+    async def main():
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await coroutine
+
+    def run():
+        try:
+            outcome.set_result(asyncio.run(main()))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    try:
+        with interruptible():
+            return outcome.result()
+    except BaseException:
+        for loop, task in running if not outcome.done() else ():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+        raise
 
 
 class BrokenTool:
