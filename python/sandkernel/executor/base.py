@@ -89,10 +89,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         payload_limits: What a final answer, and the arguments of each call of a tool on the host, may hold:
             a `PayloadLimits`, or a dict of those of its limits that differ from the defaults.
         tools: Where the tools run. `"ship"`: in the kernel, as copies made of their source. `"host"`: in this
-            process, in threads of their own, called from the kernel. `"auto"`: in the kernel where smolagents
-            can send them, on the host otherwise, such as tools made with arguments, tools of MCP servers
-            and managed agents. Or one of these for each name, in a mapping (`"auto"` for all others), or
-            the names of those on the host.
+            process, in threads of their own, called from the kernel. `"auto"`: in the kernel where their
+            source makes the same tool there, on the host otherwise, such as tools made with arguments, tools
+            of MCP servers, managed agents and what asks for `input()`; a tool that runs code which it is
+            given is an error instead. Or one of these for each name, in a mapping (`"auto"` for all
+            others), or the names of those on the host.
         install: Whether `additional_imports` still have to be installed, in the kernel.
         environment: Environment variables of the kernel, such as keys that its tools look for, by their
             names; `None` removes one. They are there before any tool is made, in each kernel that takes the
