@@ -6,6 +6,7 @@ import __future__
 import ast
 import builtins
 import dis
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -129,6 +130,8 @@ def is_local(module: str) -> bool:
     return module not in importlib.metadata.packages_distributions()
 
 
+# Each run of an agent asks again for all of its tools.
+@functools.lru_cache(256)
 def asks_here(code: str) -> str:
     """Return what a source asks whoever sits at this machine with; empty for nothing."""
     asking = {*(_global_names(code) & _ASKING), *(set(imports(code)) & _ASKING_MODULES)}
