@@ -22,6 +22,7 @@ MODULES = {
     "_sandkernel_decoder": ("sandkernel.kernel", "decoder.py"),
     "_sandkernel_calls": ("sandkernel.kernel", "calls.py"),
     "_sandkernel": ("sandkernel.kernel", "prelude.py"),
+    "_sandkernel_replay": ("sandkernel.kernel", "replay.py"),
     "_sandkernel_tree": ("sandkernel.files", "tree.py"),
     "_sandkernel_files": ("sandkernel.kernel", "files.py"),
 }

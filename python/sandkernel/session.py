@@ -247,6 +247,23 @@ class Session:
         return self._session.generation
 
     @property
+    def resumable(self) -> bool:
+        """Whether an execution goes on where it was when its connection is cut.
+
+        It does where the gateway keeps what is missed, as those that Sandkernel starts do, and where the
+        kernel does, as those of executors do on any other gateway.
+        """
+        return self._session.resumable
+
+    def rely_on_record(self, generation: int) -> None:
+        """Note that a kernel keeps what it sends, as those of executors do.
+
+        Args:
+            generation: The `generation` of the kernel that does. One that comes after it is not relied on.
+        """
+        self._session.rely_on_record(generation)
+
+    @property
     def closed(self) -> bool:
         """Whether the session was closed."""
         return self._session.closed

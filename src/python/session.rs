@@ -141,6 +141,11 @@ impl Session {
     }
 
     #[getter]
+    fn resumable(&self) -> bool {
+        self.inner.as_ref().is_some_and(session::Session::is_resumable)
+    }
+
+    #[getter]
     fn closed(&self) -> bool {
         self.inner.as_ref().is_none_or(session::Session::is_closed)
     }
@@ -227,6 +232,11 @@ impl Session {
     fn arestart<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let session = self.session()?.clone();
         await_in_loop(py, async move { session.restart().await }, |py, ()| Ok(py.None()))
+    }
+
+    fn rely_on_record(&self, generation: u64) -> PyResult<()> {
+        self.session()?.rely_on_record(generation);
+        Ok(())
     }
 
     fn disconnect(&self) -> PyResult<()> {

@@ -92,7 +92,8 @@ impl Asked {
         .map_err(Failure::NotAsked)?;
         self.msg_id = msg_id;
         self.subprotocol = subprotocol;
-        link.send(frame).await.map_err(Failure::Gone)?;
+        link.protect(&self.msg_id);
+        link.send_once(&self.msg_id, frame).await.map_err(Failure::Gone)?;
         self.attend(link).await.map_err(Failure::Gone)
     }
 
@@ -121,7 +122,7 @@ impl Asked {
             buffers,
         );
         match frame {
-            Ok(frame) => link.send(frame).await,
+            Ok(frame) => link.send_once(&msg_id, frame).await,
             // It is larger than any websocket takes: the code goes on waiting.
             Err(_) => Ok(()),
         }
@@ -211,6 +212,9 @@ impl Worker {
             Ok(performed) => Ok(outcome(asked, performed)),
             Err(interruption) => self.end(asked, interruption).await,
         };
+        if self.ending.is_none() {
+            self.link.unprotect();
+        }
         // An observer has seen the end of its stream when it finds the outcome: what holds its other end is gone by now.
         let (outcome, close) = match outcome {
             Ok(outcome) => (outcome, Ok(())),

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Shared;
 use super::counts::Counts;
 use super::open::{self, DELETE_WITHIN};
-use super::probe::hear_the_kernel;
+use super::probe::{PATIENCE, hear_the_kernel};
+use super::replay::{Refused, Replay};
 use crate::channel::{self, Broken, Connection, Keepalive, Resumption, Target};
 use crate::error::Seconds;
 use crate::protocol::{Content, ExecutionState, Frame, Message, Subprotocol};
@@ -43,6 +44,8 @@ pub(super) struct Link {
     messages_sent: u64,
     /// What the gateway's journal goes by.
     counts: Counts,
+    /// What the kernel's record goes by, where the gateway keeps none and the kernel does.
+    replay: Option<Box<Replay>>,
     /// Since when the connection is lost, where it may come back, and why.
     lost: Option<(Instant, String)>,
     /// Whether the gateway could not be reached for as long as it is waited for.
@@ -63,6 +66,7 @@ impl Link {
             session_id: new_session_id(),
             messages_sent: 0,
             counts: Counts::default(),
+            replay: None,
             lost: None,
             hopeless: false,
             kernel_session: None,
@@ -75,6 +79,7 @@ impl Link {
     /// that the gateway has no more, because it died too often or the gateway itself was restarted, is replaced.
     pub(super) async fn connect(&mut self) -> Result<Subprotocol> {
         self.counts.confirm();
+        self.replay = None;
         let began = Instant::now();
         let limit = self.shared.config.reconnect_timeout;
         let mut pause = FIRST_PAUSE;
@@ -144,6 +149,10 @@ impl Link {
             self.counts.probed = true;
             self.counts.confirm();
         }
+        if let Some(replay) = &mut self.replay {
+            Box::pin(ask_for_what_was_missed(&mut connection, replay, &self.session_id)).await?;
+        }
+        shared.journaled.store(self.counts.journaled, Ordering::Release);
         (self.lost, self.hopeless, self.replaced) = (None, false, false);
         self.connection = Some(connection);
         Ok(resumed)
@@ -177,8 +186,35 @@ impl Link {
         (format!("{}_{}", self.session_id, self.messages_sent), &self.session_id)
     }
 
-    /// Sends a frame; where the connection is lost and may come back, it is sent then.
+    /// Begins an execution: from now on, a cut is survived where the gateway or the kernel keeps what is missed.
+    pub(super) fn protect(&mut self, msg_id: &str) {
+        let recorded = !self.counts.journaled && self.shared.keeps_record();
+        self.replay = recorded.then(|| Box::new(Replay::new(msg_id)));
+    }
+
+    /// Notes that nobody waits for what comes of the execution any more.
+    pub(super) fn unprotect(&mut self) {
+        self.replay = None;
+    }
+
+    /// Sends a frame that the kernel takes twice without harm.
     pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Gone> {
+        if let Some(replay) = &mut self.replay {
+            replay.sends(None, &frame);
+        }
+        self.transmit(frame).await
+    }
+
+    /// Sends a frame that the kernel is to take once.
+    pub(super) async fn send_once(&mut self, msg_id: &str, frame: Frame) -> Result<(), Gone> {
+        if let Some(replay) = &mut self.replay {
+            replay.sends(Some(msg_id), &frame);
+        }
+        self.transmit(frame).await
+    }
+
+    /// Sends a frame; where the connection is lost and may come back, it is sent then.
+    async fn transmit(&mut self, frame: Frame) -> Result<(), Gone> {
         self.has_state = true;
         self.counts.sends(&frame);
         match &mut self.connection {
@@ -192,6 +228,9 @@ impl Link {
     /// The next message of the kernel; without a connection there never is one. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Message, Gone> {
         loop {
+            if let Some(message) = self.replay.as_mut().and_then(|replay| replay.ready()) {
+                return Ok(message);
+            }
             let Some(connection) = &mut self.connection else {
                 match self.lost.take() {
                     Some((since, reason)) => self.resume(since, reason).await?,
@@ -199,16 +238,24 @@ impl Link {
                 }
                 continue;
             };
-            match connection.next().await {
+            let received = match &mut self.replay {
+                None => connection.next().await,
+                // In a box: where it is not needed, it is not to make what holds this larger.
+                Some(replay) => Box::pin(next_across_a_cut(connection, replay)).await?,
+            };
+            match received {
                 Ok(message) => {
                     self.counts.received += 1;
-                    return match death_notice(&message) {
-                        None => Ok(message),
-                        Some(reason) => {
-                            self.kernel_was_replaced();
-                            Err(Gone::Died(reason))
-                        }
-                    };
+                    if let Some(reason) = death_notice(&message) {
+                        self.kernel_was_replaced();
+                        return Err(Gone::Died(reason));
+                    }
+                    if self.replay.is_none() {
+                        return Ok(message);
+                    }
+                    if let Some(message) = self.take_across_a_cut(message)? {
+                        return Ok(message);
+                    }
                 }
                 Err(Broken::Lost(reason)) => self.note_lost(reason)?,
                 Err(broken @ Broken::TooLarge { .. }) => {
@@ -223,10 +270,29 @@ impl Link {
         }
     }
 
-    /// Notes that the connection is lost, for good where the gateway keeps no journal.
+    /// Takes a message of an execution that the kernel keeps a record of; `None` where there is nothing new in it.
+    fn take_across_a_cut(&mut self, message: Message) -> Result<Option<Message>, Gone> {
+        let patience = self.shared.config.reconnect_timeout;
+        let Some(replay) = &mut self.replay else { return Ok(Some(message)) };
+        match replay.take(message, patience) {
+            Ok(taken) => Ok(taken),
+            Err(Refused::Unknown(kernel_session)) => {
+                if self.kernel_session.as_ref().is_none_or(|known| *known == kernel_session) {
+                    return Err(Gone::Lost("the kernel has no record of what was missed".to_owned()));
+                }
+                self.state_is_lost();
+                Err(Gone::Died("another process was found in its place"))
+            }
+            Err(Refused::Useless(reason)) => {
+                Err(Gone::Lost(format!("the connection was lost and is there again; {reason}")))
+            }
+        }
+    }
+
+    /// Notes that the connection is lost, for good where neither the gateway nor the kernel keeps what is missed.
     fn note_lost(&mut self, reason: String) -> Result<(), Gone> {
         self.connection = None;
-        if self.counts.journaled {
+        if self.counts.journaled || self.replay.is_some() {
             self.lost = Some((Instant::now(), reason));
             Ok(())
         } else {
@@ -242,9 +308,11 @@ impl Link {
             // Dropped in the middle, it is taken up by the next call.
             self.lost = Some((since, reason.clone()));
             let remaining = (since + limit).saturating_duration_since(Instant::now());
-            let failure = match timeout(remaining, self.open()).await {
-                Ok(Ok(true)) => return Ok(()),
-                Ok(Ok(false)) => {
+            // A kernel that is busy may not answer the probe at once.
+            let patience = if self.replay.is_some() { PATIENCE } else { Duration::ZERO };
+            let failure = match timeout(remaining + patience, self.open()).await {
+                Ok(Ok(resumed)) if resumed || self.replay.is_some() => return Ok(()),
+                Ok(Ok(_)) => {
                     return Err(Gone::Lost(format!(
                         "{reason}; the gateway can't say what it sent since, so the outcome is not known"
                     )));
@@ -306,6 +374,7 @@ impl Link {
             tokio::spawn(connection.close(FAREWELL));
         }
         self.lost = None;
+        self.replay = None;
         self.counts = Counts::default();
         self.session_id = new_session_id();
     }
@@ -354,6 +423,40 @@ impl Link {
         if owned {
             let _ = timeout(DELETE_WITHIN, self.shared.gateway.delete_kernel(&self.shared.kernel_id())).await;
         }
+    }
+}
+
+async fn ask_for_what_was_missed(
+    connection: &mut Connection,
+    replay: &mut Replay,
+    session_id: &str,
+) -> Result<()> {
+    for frame in replay.ask(connection.subprotocol(), session_id)? {
+        connection.send(frame).await.map_err(|reason| Error::ConnectionLost { reason, execution: None })?;
+    }
+    Ok(())
+}
+
+/// Sends what is to be sent again, and waits for the next message. May be dropped and called again: what may have been
+/// sent is sent again, and the kernel takes it once.
+async fn next_across_a_cut(
+    connection: &mut Connection,
+    replay: &mut Replay,
+) -> Result<Result<Message, Broken>, Gone> {
+    while let Some(frame) = replay.outgoing() {
+        if let Err(reason) = connection.send(frame).await {
+            return Ok(Err(Broken::Lost(reason)));
+        }
+        replay.went_out();
+    }
+    match replay.deadline() {
+        None => Ok(connection.next().await),
+        Some(deadline) => timeout_at(deadline, connection.next()).await.map_err(|_| {
+            Gone::Lost(
+                "the connection was lost and is there again; the kernel did not say what was missed"
+                    .to_owned(),
+            )
+        }),
     }
 }
 

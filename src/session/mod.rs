@@ -5,6 +5,7 @@
 //! - `open`: from an endpoint to a kernel with an open websocket.
 //! - `worker`: the one task that serves a session: requests in the order they were made.
 //! - `link`: the way to the kernel, which the worker owns; `counts`: what it goes by when it takes up a lost one.
+//! - `replay`: what it goes by where the kernel keeps what a lost one missed, since the gateway does not.
 //! - `probe`: whether a new websocket hears what the kernel publishes.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
 //! - `ending`: how running code is ended: interrupt, then restart; `sequel`: whether it has, where it does not say so.
@@ -17,6 +18,7 @@ mod execute;
 mod link;
 mod open;
 mod probe;
+mod replay;
 mod replies;
 mod sequel;
 mod worker;
@@ -60,10 +62,18 @@ struct Shared {
     owned: bool,
     /// Counts how often the kernel's state was found lost.
     generation: AtomicU64,
+    /// Whether the gateway keeps what a lost connection missed.
+    journaled: AtomicBool,
+    /// The generation of the kernel that is known to keep it, plus one; 0 for none.
+    recorded: AtomicU64,
     closed: AtomicBool,
 }
 
 impl Shared {
+    fn keeps_record(&self) -> bool {
+        self.recorded.load(Ordering::Acquire) == self.generation.load(Ordering::Acquire) + 1
+    }
+
     fn kernel_id(&self) -> Arc<str> {
         Arc::clone(&self.kernel_id.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -115,6 +125,19 @@ impl Session {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether an execution goes on where it was when its connection is lost: the gateway keeps what is missed, or the
+    /// kernel does, as [`Session::rely_on_record`] was told.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.shared.journaled.load(Ordering::Acquire) || self.shared.keeps_record()
+    }
+
+    /// Notes that the kernel of a generation keeps what it sends for executions (`kernel/replay.py`). Where the gateway
+    /// does not, a lost connection is then survived.
+    pub fn rely_on_record(&self, generation: u64) {
+        self.shared.recorded.store(generation.saturating_add(1), Ordering::Release);
     }
 
     /// Whether the session was closed.

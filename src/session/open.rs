@@ -57,12 +57,14 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
         kernel_id: Mutex::new(kernel_id.into()),
         owned: created.is_some(),
         generation: AtomicU64::new(0),
+        journaled: AtomicBool::new(false),
+        recorded: AtomicU64::new(0),
         closed: AtomicBool::new(false),
     });
     let (jobs, job_queue) = mpsc::unbounded_channel();
     let (controls, control_queue) = mpsc::unbounded_channel();
     let mut worker = Worker::new(Arc::clone(&shared), job_queue, control_queue);
-    worker.link.open().await?;
+    Box::pin(worker.link.open()).await?;
     created.map(CreatedKernel::take_over);
     tokio::spawn(worker.serve());
     Ok(Session { shared, jobs, controls })

@@ -14,7 +14,7 @@ use crate::protocol::{ChannelName, encode_request};
 
 /// How long to wait for an answer at first, and in all: a kernel that says nothing on its output is let be.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the kernel until something published in answer arrives.
 ///
@@ -28,9 +28,11 @@ pub(super) async fn hear_the_kernel(
 ) -> Result<(), Broken> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
+    // Of this connection: a kernel takes no message twice, and what it answered before may come again.
+    let name = format!("{session_id}_probe_{:08x}_", rand::random::<u32>());
     // The control channel does not queue behind running code; not every kernel answers on it.
     for (attempt, channel) in [ChannelName::Control, ChannelName::Shell].into_iter().cycle().enumerate() {
-        let msg_id = format!("{session_id}_probe_{attempt}");
+        let msg_id = format!("{name}{attempt}");
         let content = serde_json::json!({});
         let subprotocol = connection.subprotocol();
         let frame =
@@ -38,7 +40,7 @@ pub(super) async fn hear_the_kernel(
                 .map_err(|error| error.to_string())?;
         counts.sends(&frame);
         connection.send(frame).await?;
-        match timeout(pause, hear(connection, counts, session_id)).await {
+        match timeout(pause, hear(connection, counts, &name)).await {
             Ok(heard) => return heard,
             Err(_) if Instant::now() >= deadline => return Ok(()),
             Err(_) => pause *= 2,
@@ -48,13 +50,11 @@ pub(super) async fn hear_the_kernel(
 }
 
 /// Waits for something published in answer to any of our questions.
-async fn hear(connection: &mut Connection, counts: &mut Counts, session_id: &str) -> Result<(), Broken> {
+async fn hear(connection: &mut Connection, counts: &mut Counts, name: &str) -> Result<(), Broken> {
     loop {
         let message = connection.next().await?;
         counts.received += 1;
-        if message.channel == ChannelName::Iopub
-            && message.parent_id.strip_prefix(session_id).is_some_and(|rest| rest.starts_with("_probe_"))
-        {
+        if message.channel == ChannelName::Iopub && message.parent_id.starts_with(name) {
             return Ok(());
         }
     }

@@ -137,5 +137,6 @@ async fn idle(ending: &mut Option<Ending>, link: &mut Link) {
 pub(super) async fn settle(ending: &mut Option<Ending>, link: &mut Link) -> Option<Stopped> {
     let stopped = ending.as_mut()?.proceed(link).await;
     *ending = None;
+    link.unprotect();
     Some(stopped)
 }

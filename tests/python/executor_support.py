@@ -47,14 +47,29 @@ class StockGateway:
 @contextmanager
 def running_gateway(port: int = 0, token: str = "") -> Iterator[StockGateway]:
     """A kernel gateway as its own command starts it: with its output limits, and without our options."""
+    token = token or secrets.token_hex()
+    with _running(port, token, ["kernelgateway"], {"KG_AUTH_TOKEN": token}) as gateway:
+        yield gateway
+
+
+@contextmanager
+def running_server(port: int = 0, token: str = "") -> Iterator[StockGateway]:
+    """A Jupyter server as its own command starts it, without a browser."""
+    token = token or secrets.token_hex()
+    command = ["server", "--no-browser", "--ServerApp.allow_root=True", "--ServerApp.port_retries=0"]
+    with _running(port, token, command, {"JUPYTER_TOKEN": token}) as server:
+        yield server
+
+
+@contextmanager
+def _running(port: int, token: str, command: list[str], variables: dict[str, str]) -> Iterator[StockGateway]:
     if not port:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-    token = token or secrets.token_hex()
     process = subprocess.Popen(
-        [sys.executable, "-m", "jupyter", "kernelgateway", "--ip=127.0.0.1", f"--port={port}"],
-        env={**os.environ, "KG_AUTH_TOKEN": token},
+        [sys.executable, "-m", "jupyter", *command, "--ip=127.0.0.1", f"--port={port}"],
+        env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -10,7 +10,23 @@ __all__ = ["load"]
 NAMES = list(kernel_modules.MODULES)[: list(kernel_modules.MODULES).index("_sandkernel") + 1]
 
 
-def load(*, allow_pickle: bool) -> str:
-    """Return the code that makes them modules of the kernel, and binds no name."""
-    allow = f"setattr(__import__('_sandkernel'), 'allow_pickle', {allow_pickle!r})"
-    return f"({kernel_modules.load(*NAMES)}, {allow})"
+# What the kernel replies that keeps what it sends.
+KEEPS_RECORD = "on"
+
+
+def load(*, allow_pickle: bool, record: bool = False) -> str:
+    """Return the code that makes them modules of the kernel, and binds no name. It may be run again.
+
+    Args:
+        allow_pickle: Whether values without a safe form travel as pickles.
+        record: Whether the kernel is to keep what it sends, for a connection that breaks. It replies
+            `KEEPS_RECORD`, or why it can't.
+    """
+    steps = [
+        kernel_modules.load(*NAMES),
+        f"setattr(__import__('_sandkernel'), 'allow_pickle', {allow_pickle!r})",
+    ]
+    if record:
+        steps.append(kernel_modules.load("_sandkernel_replay"))
+        steps.append("__import__('_sandkernel').reply(__import__('_sandkernel_replay').start())")
+    return f"({', '.join(steps)})"

@@ -10,6 +10,7 @@ from sandkernel import packages
 from sandkernel.exceptions import (
     ClosedError,
     ConfigurationError,
+    ConnectionLost,
     PackageInstallError,
     PayloadError,
     SandkernelError,
@@ -149,9 +150,7 @@ class Provision:
         if self._provided == provided:
             return
         lost = self._provided is not None
-        load = prelude.load(allow_pickle=self._allow_pickle)
-        # For whichever of its lives that the kernel is in: if it is a later one, the next request finds out.
-        _expect((yield Request(load, SETUP_TIMEOUT)))
+        yield from self._load_prelude(*provided)
         elsewhere = self._provided is not None and self._provided[0] is not session
         if elsewhere:
             self.notice = NOTICE_OF_REBOOT
@@ -174,6 +173,21 @@ class Provision:
             # Not whole: another time it is given all of it.
             self._provided, self._loss_told = (session, -1), True
             raise
+
+    def _load_prelude(self, session: Session, generation: int) -> Plan[None]:
+        # Where the gateway keeps nothing for a connection that breaks, the kernel is to.
+        record = not session.resumable
+        request = Request(prelude.load(allow_pickle=self._allow_pickle, record=record), SETUP_TIMEOUT)
+        # For whichever of its lives that the kernel is in: if it is a later one, the next request finds out.
+        for _ in range(ATTEMPTS - 1 if record else 0):
+            with suppress(ConnectionLost):
+                execution = _expect((yield request))
+                break
+        else:
+            # Until the kernel keeps it, a cut is survived by asking again: nothing of this is done twice.
+            execution = _expect((yield request))
+        if execution.error is not None and execution.error.value == prelude.KEEPS_RECORD:
+            session.rely_on_record(generation)
 
     def request(
         self,

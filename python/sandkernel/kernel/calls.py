@@ -131,7 +131,7 @@ class Call:
     def take(self, number, last, piece):
         """Take a piece of the result."""
         try:
-            if number == 0:
+            if number == 0 and self._arrival is None:
                 head, _, piece = bytes(piece).partition(b"\n")
                 self._arrival = Arrival("", json.loads(head.decode()))
             self._arrival.take(number, piece)

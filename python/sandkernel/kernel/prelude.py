@@ -370,6 +370,11 @@ def _define(name, code, class_name, arguments):
     return module.__dict__[class_name](**Decoder().decode(arguments))
 
 
+def reply(text):
+    """Reply with a text."""
+    raise Reply(text)
+
+
 def missing(names):
     """Reply with the names, as JSON, of the modules that can't be imported."""
     importlib.invalidate_caches()
