@@ -152,6 +152,21 @@ def test_a_death_stays_a_death(executor: Any, code: str) -> None:
     assert_it_stays(executor)
 
 
+CLOSING = [
+    "get_ipython().kernel.iopub_thread.socket.close()",
+    "get_ipython().kernel.iopub_thread.close()",
+    "get_ipython().kernel.shell_stream.close()",
+    "import asyncio\nget_ipython().kernel.iopub_thread.socket.close()\nawait asyncio.sleep(60)",
+]
+
+
+@pytest.mark.parametrize("code", CLOSING)
+def test_a_kernel_whose_socket_is_closed_ends(executor: Any, code: str) -> None:
+    with pytest.raises(KernelDied):
+        executor(code)
+    assert executor("1 + 1").output == "2"
+
+
 def test_a_session_on_a_kernel_of_ours_needs_no_executor_for_it() -> None:
     with LocalSandbox() as sandbox:
         endpoint = sandbox.endpoint

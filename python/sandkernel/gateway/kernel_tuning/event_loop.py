@@ -6,7 +6,7 @@ begins, is refused there; and `loop.stop()`, or a task that calls `sys.exit()`, 
 * a loop of its own runs inside the kernel's one, in the same thread, while that stands still as it does for
   any other code: `asyncio.run`, `asyncio.Runner`, `run_until_complete` and `run_forever` of another loop;
 * the kernel's own loop goes on inside itself for `run_until_complete` and `run_forever`;
-* the kernel's own loop ends by a request to shut down alone.
+* the kernel's own loop ends by a request to shut down alone, or where code has closed the kernel's sockets.
 
 The kernels of gateways of ours have this from their start on, others by the executor, which sends this file:
 so it imports nothing else of ours.
@@ -62,6 +62,8 @@ class KernelLoop:
         self._outer = outer
         self._loop = loop
         self._run_once, self._stop, self._close = loop._run_once, loop.stop, outer.close
+        owners: Any = [getattr(kernel, name, None) for name in ("iopub_thread", "shell_stream")]
+        self._owners: Any = [owner for owner in owners if getattr(owner, "socket", None) is not None]
         self._run_code = getattr(getattr(type(kernel.shell), "run_code", None), "__code__", None)
 
     def keep_running(self) -> None:
@@ -89,6 +91,17 @@ class KernelLoop:
         except (SystemExit, KeyboardInterrupt):
             # It has ended a task, or was for code that had just ended.
             pass
+        if self._is_cut_off() and self._kernel._shutdown_message is None:
+            # Whoever waits for it would wait for ever: the gateway tells of a kernel that has ended.
+            os._exit(1)
+
+    def _is_cut_off(self) -> bool:
+        """Whether code has closed what the kernel takes requests by, or tells what comes of them."""
+        for owner in self._owners:
+            socket = owner.socket
+            if socket is None or getattr(socket, "closed", False):
+                return True
+        return False
 
     def stop(self) -> None:
         """End the code that asks for it; a callback has no code to end."""
