@@ -11,6 +11,9 @@ use crate::execution::Limits;
 pub struct SessionConfig {
     /// Attach to this kernel; without it a kernel is created, and deleted when the session closes.
     pub kernel_id: Option<String>,
+    /// Whether the kernel of `kernel_id` is nobody else's: then it is restarted where it does not run code any more, and
+    /// another one is created where its gateway has it no more. It is not deleted when the session closes.
+    pub owns_kernel: bool,
     /// The kernel spec of a created kernel; without it the gateway's default.
     pub kernel_name: Option<String>,
     /// More root certificates, in PEM, beside the platform's.
@@ -35,6 +38,7 @@ impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             kernel_id: None,
+            owns_kernel: false,
             kernel_name: None,
             extra_ca_pem: None,
             allow_plain_http: false,

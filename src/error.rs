@@ -110,6 +110,16 @@ pub enum Error {
     )]
     StateLost,
 
+    /// The kernel is there, and does not run code any more. What was asked of it was not run.
+    #[error(
+        "the kernel does not run code any more: {reason}; the code was not run: restart the kernel, which loses its \
+         state, or use another one"
+    )]
+    KernelUnresponsive {
+        /// What was tried.
+        reason: String,
+    },
+
     /// The peer does not speak the protocol.
     #[error("{0}")]
     Protocol(String),

@@ -334,3 +334,23 @@ fn what_is_cleared_is_kept_and_not_on_the_screen() {
     let (cut, _) = folded(limits, &[stream("abcd"), stream("efghij"), clear(false), stream("klmnop")]);
     assert_eq!(cut.screen(), "\n[… 2 bytes left out …]\nmnop");
 }
+
+#[test]
+fn code_that_was_interrupted_is_told_from_code_that_was_not_run() {
+    // A kernel of bash gives the status of a request that it did not run.
+    let input = || iopub("execute_input", &json!({"code": "sleep 60", "execution_count": 1}));
+    for status in ["abort", "aborted"] {
+        let aborted = || reply(&json!({"status": status}));
+        for messages in [
+            [input(), stream("stdout", "x"), aborted(), idle()],
+            // The reply may overtake what was published.
+            [aborted(), input(), stream("stderr", "^C"), idle()],
+        ] {
+            let (told, events) = folded(Limits::default(), &messages);
+            assert_eq!(told.error.unwrap().name, "ExecutionInterrupted");
+            assert_eq!(events.last().unwrap(), "error ExecutionInterrupted");
+        }
+        let (told, events) = folded(Limits::default(), &[aborted(), idle()]);
+        assert_eq!((told.error.unwrap().name.as_str(), events.len()), ("ExecutionAborted", 1));
+    }
+}

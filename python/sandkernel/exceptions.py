@@ -19,6 +19,7 @@ that its framework expects. What breaks underneath raises one of these::
     │   └── SandboxGone                   the sandbox ended, and all its state is lost
     │       └── SandboxExpired            its lifetime was over
     ├── StateLost                         the code was meant for a state that is gone; it was not run
+    ├── KernelUnresponsive                the kernel does not run code any more; the code was not run
     ├── ProtocolError                     the peer does not speak the protocol
     ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
     ├── PackageInstallError               a package can't be installed; `.output` has the installer's words
@@ -55,6 +56,7 @@ __all__ = [
     "InterruptedExecutionError",
     "KernelDied",
     "KernelNotFoundError",
+    "KernelUnresponsive",
     "PackageInstallError",
     "PayloadError",
     "ProtocolError",
@@ -164,6 +166,15 @@ class SandboxExpired(SandboxGone):
 
 class StateLost(SandkernelError):  # noqa: N818 named as its neighbours
     """The kernel was restarted since, and its state is gone; the code that was meant for it was not run."""
+
+
+class KernelUnresponsive(SandkernelError):  # noqa: N818 named as its neighbours
+    """The kernel is there, but does not run code any more; the code was not run.
+
+    After an execution whose end the kernel did not tell, it has to show within 10 seconds, in three attempts,
+    that it still runs code. One that is the session's own is restarted where it does not. This is raised
+    where it is only shared; `Session.restart` restarts it all the same.
+    """
 
 
 class ProtocolError(SandkernelError):

@@ -29,6 +29,7 @@ class ConnectOptions(TypedDict, total=False):
     """The keyword arguments of `Session.connect`, which documents them."""
 
     kernel_id: str | None
+    owns_kernel: bool
     kernel_name: str | None
     ca_certificates: str | os.PathLike[str] | None
     allow_plain_http: bool
@@ -47,6 +48,7 @@ class Arguments(TypedDict):
     url: str
     token: str | None
     kernel_id: str | None
+    owns_kernel: bool
     kernel_name: str | None
     extra_ca_pem: bytes | None
     allow_plain_http: bool
@@ -64,6 +66,7 @@ def _arguments(
     token: str | None = None,
     *,
     kernel_id: str | None = None,
+    owns_kernel: bool = False,
     kernel_name: str | None = None,
     ca_certificates: str | os.PathLike[str] | None = None,
     allow_plain_http: bool = False,
@@ -93,6 +96,7 @@ def _arguments(
         "url": url,
         "token": token,
         "kernel_id": kernel_id,
+        "owns_kernel": owns_kernel,
         "kernel_name": kernel_name,
         "extra_ca_pem": extra_ca_pem,
         "allow_plain_http": allow_plain_http,
@@ -152,6 +156,7 @@ class Session:
         token: str | None = None,
         *,
         kernel_id: str | None = None,
+        owns_kernel: bool = False,
         kernel_name: str | None = None,
         ca_certificates: str | os.PathLike[str] | None = None,
         allow_plain_http: bool = False,
@@ -174,6 +179,9 @@ class Session:
             token: The gateway's token, sent as `Authorization: token …`. Default: none.
             kernel_id: Attach to this kernel, which `close()` then leaves running. Default: a kernel is
                 created, and deleted by `close()`.
+            owns_kernel: Whether `kernel_id` is nobody else's. Then it is restarted where it does not run code
+                any more, and another one takes its place where the gateway has it no more; otherwise these
+                are `KernelUnresponsive` and `KernelNotFoundError`.
             kernel_name: The kernel spec of a created kernel. Default: the gateway's own default.
             ca_certificates: A PEM file with root certificates to trust beside the platform's.
             allow_plain_http: Whether the token may travel unencrypted over `http://` to any host. Default:
@@ -208,6 +216,7 @@ class Session:
                     url,
                     token,
                     kernel_id=kernel_id,
+                    owns_kernel=owns_kernel,
                     kernel_name=kernel_name,
                     ca_certificates=ca_certificates,
                     allow_plain_http=allow_plain_http,
@@ -318,6 +327,7 @@ class Session:
             ExecutionTimeout: It took longer than its timeout.
             KernelDied: The kernel's process ended.
             StateLost: The kernel is not of that `generation` any more; the code was not run.
+            KernelUnresponsive: The kernel does not run code any more, and is not this session's to restart.
             ConnectionLost: The connection to the kernel broke.
             ClosedError: The session is closed, or was closed meanwhile.
             ForkError: The session belongs to another process.

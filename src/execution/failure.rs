@@ -13,7 +13,8 @@ const TRACEBACK_BYTES: usize = 256 * 1024;
 /// The exception that ended the code: data, since it is the user's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecutionError {
-    /// The exception's type, such as `ZeroDivisionError`; `ExecutionAborted` where the kernel did not run the code.
+    /// The exception's type, such as `ZeroDivisionError`; `ExecutionAborted` where the kernel did not run the code,
+    /// `ExecutionInterrupted` where it broke it off, `ExecutionUnanswered` where it gave no reply.
     pub name: String,
     /// The exception's text, free of ANSI sequences.
     pub value: String,
@@ -39,6 +40,27 @@ impl ExecutionError {
             value:
                 "the kernel did not run the code, since earlier code failed or was interrupted; run it again"
                     .to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The error of code that the kernel broke off and gives the status of code that it did not run.
+    pub(super) fn interrupted() -> Self {
+        Self {
+            name: "ExecutionInterrupted".to_owned(),
+            value: "the code was interrupted while it ran; what it did until then stands".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The error of code to which the kernel does not reply.
+    pub(super) fn unanswered() -> Self {
+        Self {
+            name: "ExecutionUnanswered".to_owned(),
+            value: "the kernel ended the code without a reply: its own machinery failed before, during or after the \
+                    code, for example since the code replaced or closed sys.stdout, or is nested too deeply to be \
+                    compiled; what the code did until then stands"
+                .to_owned(),
             ..Self::default()
         }
     }

@@ -36,6 +36,8 @@ impl Default for Limits {
 }
 
 /// The state of one execution while its messages arrive.
+// Each flag is apart from the others.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub struct Fold {
     limits: Limits,
@@ -51,6 +53,8 @@ pub struct Fold {
     execution_count: Option<u64>,
     status: Option<ReplyStatus>,
     is_idle: bool,
+    /// Whether the kernel is seen to have run the code.
+    has_run: bool,
     omitted: Omitted,
     /// Bytes of both streams, those included that were not kept.
     written_bytes: u64,
@@ -74,6 +78,7 @@ impl Fold {
             execution_count: None,
             status: None,
             is_idle: false,
+            has_run: false,
             omitted: Omitted::default(),
             written_bytes: 0,
             cleared: Cleared::default(),
@@ -103,6 +108,19 @@ impl Fold {
         self.status.is_some() && self.is_idle
     }
 
+    /// Whether only one of the two has arrived.
+    #[must_use]
+    pub const fn is_half(&self) -> bool {
+        self.status.is_some() != self.is_idle
+    }
+
+    /// Notes that no `execute_reply` will ever arrive: an exception in the kernel itself kept it from replying.
+    pub fn end_unanswered(&mut self) {
+        if !self.replied() {
+            self.take_error(ExecutionError::unanswered());
+        }
+    }
+
     /// Whether the `execute_reply` has arrived.
     #[must_use]
     pub const fn replied(&self) -> bool {
@@ -113,6 +131,7 @@ impl Fold {
     /// execution is complete goes on being known.
     #[must_use]
     pub fn finish(&mut self, duration: Duration) -> Execution {
+        self.tell_aborted_from_interrupted();
         self.limits = Limits { output_bytes: 0, result_bytes: 0 };
         self.displayed.clear();
         let mut transcript = mem::take(&mut self.transcript);
@@ -167,6 +186,7 @@ impl Fold {
                 }
             }
             Content::ExecuteInput { execution_count } => {
+                self.has_run = true;
                 self.execution_count = self.execution_count.or(execution_count);
             }
             Content::Status { .. }
@@ -223,10 +243,23 @@ impl Fold {
 
     /// Tells `observe` of the error, if there is one that it was not told of.
     pub fn tell_error(&mut self, observe: &mut dyn FnMut(Event<'_>)) {
-        if mem::take(&mut self.error_is_untold)
-            && let Some(error) = &self.error
+        if mem::take(&mut self.error_is_untold) {
+            self.tell_aborted_from_interrupted();
+            if let Some(error) = &self.error {
+                observe(Event::Error(error));
+            }
+        }
+    }
+
+    /// A kernel that was interrupted while it ran code may give the same status as for code that it did not run. What
+    /// it had announced, or what the code gave out, may come after the reply.
+    fn tell_aborted_from_interrupted(&mut self) {
+        let has_run = self.has_run || self.written_bytes > 0 || !self.results.is_empty();
+        if has_run
+            && self.status == Some(ReplyStatus::Aborted)
+            && self.error == Some(ExecutionError::aborted())
         {
-            observe(Event::Error(error));
+            self.error = Some(ExecutionError::interrupted());
         }
     }
 

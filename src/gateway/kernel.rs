@@ -26,6 +26,9 @@ pub struct KernelInfo {
     /// When it last did something, as an ISO 8601 time.
     #[serde(default, deserialize_with = "lenient")]
     pub last_activity: String,
+    /// How often its process was replaced, which only gateways of ours say.
+    #[serde(default, deserialize_with = "lenient", rename = "sandkernel_restarts")]
+    pub restarts: Option<u64>,
 }
 
 /// The kinds of kernel that a gateway can start.

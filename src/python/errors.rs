@@ -29,6 +29,7 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
             interrupted(py, "ExecutionTimeout", &message, execution.map(|execution| *execution), &restarted)
         }
         Error::StateLost => make(py, "StateLost", &message),
+        Error::KernelUnresponsive { .. } => make(py, "KernelUnresponsive", &message),
         Error::Protocol(_) => make(py, "ProtocolError", &message),
         Error::Payload(_) => make(py, "PayloadError", &message),
         Error::Closed => make(py, "ClosedError", &message),

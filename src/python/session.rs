@@ -72,6 +72,7 @@ struct Arguments {
     url: String,
     token: Option<String>,
     kernel_id: Option<String>,
+    owns_kernel: bool,
     kernel_name: Option<String>,
     extra_ca_pem: Option<Vec<u8>>,
     allow_plain_http: bool,
@@ -92,6 +93,7 @@ impl Arguments {
         };
         let config = SessionConfig {
             kernel_id: self.kernel_id,
+            owns_kernel: self.owns_kernel,
             kernel_name: self.kernel_name,
             extra_ca_pem: self.extra_ca_pem,
             allow_plain_http: self.allow_plain_http,

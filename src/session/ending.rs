@@ -22,12 +22,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SILENT_CODE_MAY_END: Duration = Duration::from_secs(1);
 
 /// How it went.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Stopped {
     /// The kernel's state is kept: the interrupt ended the code.
     Interrupted,
     /// The kernel was restarted; its state is gone.
     Restarted,
+    /// The kernel ended otherwise; its state is gone.
+    Died(&'static str),
     /// The kernel can't be reached.
     Failed(String),
 }
@@ -35,8 +37,9 @@ pub(super) enum Stopped {
 impl From<Gone> for Stopped {
     fn from(gone: Gone) -> Self {
         match gone {
-            Gone::Died(_) => Self::Restarted,
+            Gone::Died(reason) => Self::Died(reason),
             Gone::Lost(reason) => Self::Failed(reason),
+            Gone::Suspected => Self::Failed(String::new()),
         }
     }
 }
@@ -84,7 +87,8 @@ impl Ending {
         Self::at(asked, Instant::now() + patience)
     }
 
-    fn at(asked: Asked, next_at: Instant) -> Self {
+    fn at(mut asked: Asked, next_at: Instant) -> Self {
+        asked.forget_sequel();
         Self {
             asked,
             stage: Stage::Interrupting(Interrupting {
@@ -123,7 +127,7 @@ impl Ending {
                     return stopped.clone();
                 }
                 Stage::Restarting(restart) => match restart.await.unwrap_or(Err(Error::Closed)) {
-                    Err(Error::KernelNotFound { .. }) if link.owns_its_kernel() => {
+                    Err(Error::KernelNotFound { .. }) if link.may_replace_its_kernel() => {
                         self.stage = Stage::Replacing;
                     }
                     outcome => return restarted(outcome),
@@ -154,7 +158,15 @@ impl Interrupting {
                 outcome = landed(&mut self.request) => {
                     self.request = None;
                     self.note(outcome.as_ref(), link.interrupt_grace());
-                    if matches!(outcome, Some(Ok(()))) && let Err(gone) = asked.send_sequel(link).await {
+                    let told = match outcome {
+                        Some(Ok(())) => asked.send_sequel(link).await,
+                        Some(Err(Error::KernelNotFound { .. })) => {
+                            let finding = link.look().await;
+                            link.conclude(finding)
+                        }
+                        _ => Ok(()),
+                    };
+                    if let Err(gone) = told {
                         return Some(gone.into());
                     }
                 }

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::ending::{Ending, Stopped};
 use super::events::EventSender;
 use super::link::{Gone, Link};
+use super::lookout::{Lookout, Sight};
 use super::replies::{Replies, Reply};
 use super::sequel::Sequel;
-use super::worker::{CloseAsked, Control, Controls, Job, Worker, settle};
+use super::unsettled::Unsettled;
+use super::worker::{CloseAsked, Control, Controls, Job, Worker};
 use crate::config::RunOptions;
 use crate::error::Aftermath;
 use crate::execution::{Event, Execution, Fold};
@@ -23,6 +25,8 @@ use crate::{Error, Result};
 const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 
 const GATEWAY_GONE: &str = "the gateway is gone";
+
+const REPLACED: &str = "another process has taken its place";
 
 /// An execution that is being asked of the kernel.
 pub(super) struct Asked {
@@ -38,6 +42,7 @@ pub(super) struct Asked {
     /// Whether the kernel has said more than that it is busy with it.
     begun: bool,
     sequel: Sequel,
+    lookout: Lookout,
     started: Instant,
 }
 
@@ -67,8 +72,11 @@ impl Asked {
     }
 
     /// Sends the request once nothing of before runs any more, and takes what comes until the execution is complete.
-    async fn perform(&mut self, ending: &mut Option<Ending>, link: &mut Link) -> Result<(), Failure> {
-        settle(ending, link).await;
+    async fn perform(&mut self, unsettled: &mut Unsettled, link: &mut Link) -> Result<(), Failure> {
+        if !unsettled.is_settled() {
+            // Boxed, as it is large and rare.
+            Box::pin(unsettled.settle(link)).await.map_err(Failure::NotAsked)?;
+        }
         let subprotocol = link.connect().await.map_err(Failure::NotAsked)?;
         if self.options.generation.is_some_and(|wanted| wanted != link.generation()) {
             return Err(Failure::NotAsked(Error::StateLost));
@@ -93,24 +101,71 @@ impl Asked {
         self.msg_id = msg_id;
         self.subprotocol = subprotocol;
         link.protect(&self.msg_id);
-        link.send_once(&self.msg_id, frame).await.map_err(Failure::Gone)?;
-        self.attend(link).await.map_err(Failure::Gone)
+        let watched = match link.send_once(&self.msg_id, frame).await {
+            Ok(()) => self.watch(link).await,
+            Err(gone) => Err(gone),
+        };
+        match watched {
+            Ok(()) => Ok(()),
+            Err(gone) => Err(Failure::Gone(link.examine(gone).await)),
+        }
     }
 
-    /// Takes what comes, and sends what is replied to it, until the execution is complete. May be dropped and called
-    /// again.
-    pub(super) async fn attend(&mut self, link: &mut Link) -> Result<(), Gone> {
-        while !self.fold.is_complete() && !self.sequel.is_over() {
+    /// Takes what comes, and sends what is replied to it, until the execution is complete, or until it is known that
+    /// it never will be.
+    async fn watch(&mut self, link: &mut Link) -> Result<(), Gone> {
+        let generation = link.generation();
+        while !self.fold.is_complete() {
+            if self.sequel.is_answered() && (self.sequel.is_over() || self.lookout.is_silent()) {
+                // Who asked for something in between has had the kernel restarted.
+                if link.generation() != generation {
+                    return Err(Gone::Died(REPLACED));
+                }
+                if self.fold.is_half() || self.sequel.is_answered_in_turn() {
+                    break;
+                }
+            }
             tokio::select! {
                 biased;
                 reply = self.replies.next() => self.send_reply(&reply, link).await?,
-                message = link.next() => self.take(&message?, link),
+                message = link.next() => match message {
+                    Ok(message) => self.take(&message, link),
+                    Err(Gone::Suspected) => self.lookout.ask_instead(link.compare()),
+                    Err(gone) => return Err(gone),
+                },
+                sight = self.lookout.next() => match sight {
+                    Sight::Found(finding) => link.conclude(finding)?,
+                    Sight::Tick => if self.lookout.is_due(self.fold.is_half()) {
+                        self.lookout.ask(link.look());
+                        if !self.sequel.is_answered() {
+                            self.send_sequel(link).await?;
+                        }
+                    },
+                },
             }
         }
         Ok(())
     }
 
-    async fn send_reply(&self, Reply { value, buffers }: &Reply, link: &mut Link) -> Result<(), Gone> {
+    /// Takes what comes, and sends what is replied to it, until the execution has ended, where it is being ended. May
+    /// be dropped and called again.
+    pub(super) async fn attend(&mut self, link: &mut Link) -> Result<(), Gone> {
+        while !self.fold.is_complete() && !self.sequel.is_over() {
+            tokio::select! {
+                biased;
+                reply = self.replies.next() => self.send_reply(&reply, link).await?,
+                message = link.next() => match message {
+                    Ok(message) => self.take(&message, link),
+                    // It ends all the same; before the next one, it is found out.
+                    Err(Gone::Suspected) => {}
+                    Err(gone) => return Err(gone),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_reply(&mut self, Reply { value, buffers }: &Reply, link: &mut Link) -> Result<(), Gone> {
         let (msg_id, session_id) = link.next_message_id();
         let frame = encode_request(
             self.subprotocol,
@@ -130,7 +185,12 @@ impl Asked {
 
     /// Asks the kernel for something that it gets to when it is done with the code.
     pub(super) async fn send_sequel(&mut self, link: &mut Link) -> Result<(), Gone> {
-        self.sequel.send(self.subprotocol, &self.msg_id, link).await
+        self.sequel.send(self.subprotocol, link).await
+    }
+
+    /// Forgets that the kernel was asked: some answer while they run code.
+    pub(super) fn forget_sequel(&mut self) {
+        self.sequel = Sequel::default();
     }
 
     /// Whether the kernel is known to be done with the code, though not all of its output may have come.
@@ -141,9 +201,15 @@ impl Asked {
     /// Takes a message if it belongs here.
     fn take(&mut self, message: &Message, link: &mut Link) {
         if message.parent_id != self.msg_id {
-            self.sequel.take(message);
+            if self.sequel.take(message) {
+                self.lookout.heard();
+                if message.channel == ChannelName::Shell {
+                    link.heard_from(&message.header.session);
+                }
+            }
             return;
         }
+        self.lookout.heard();
         if message.channel == ChannelName::Shell {
             link.heard_from(&message.header.session);
         }
@@ -199,6 +265,7 @@ impl Worker {
             fold,
             begun: false,
             sequel: Sequel::default(),
+            lookout: Lookout::new(),
             started: Instant::now(),
         };
         let deadline = timeout.and_then(|timeout| Some((asked.started.checked_add(timeout)?, timeout)));
@@ -206,13 +273,21 @@ impl Worker {
             // A kernel that floods must not keep the others from being heard.
             biased;
             interruption = interruption(&mut self.controls, &cancel, deadline) => Err(interruption),
-            performed = asked.perform(&mut self.ending, &mut self.link) => Ok(performed),
+            performed = asked.perform(&mut self.unsettled, &mut self.link) => Ok(performed),
         };
+        if matches!(ended, Ok(Ok(()))) && !asked.fold.is_complete() {
+            asked.fold.end_unanswered();
+            self.unsettled.require_proof();
+        }
+        if self.link.take_unproven() {
+            self.unsettled.require_proof();
+        }
         let outcome = match ended {
             Ok(performed) => Ok(outcome(asked, performed)),
-            Err(interruption) => self.end(asked, interruption).await,
+            // Boxed, as it is large and rare.
+            Err(interruption) => Box::pin(self.end(asked, interruption)).await,
         };
-        if self.ending.is_none() {
+        if self.unsettled.ending.is_none() {
             self.link.unprotect();
         }
         // An observer has seen the end of its stream when it finds the outcome: what holds its other end is gone by now.
@@ -240,7 +315,7 @@ impl Worker {
             }
             Interruption::Cancelled => {
                 (asked.events, asked.replies) = (None, Replies::none());
-                self.ending = was_sent.then(|| Ending::unattended(asked));
+                self.unsettled.ending = was_sent.then(|| Box::new(Ending::unattended(asked)));
                 Ok(Err(Error::Closed))
             }
             Interruption::RestartAsked(done) => {
@@ -254,7 +329,7 @@ impl Worker {
                 Ok(Err(Error::ConnectionLost { reason: GATEWAY_GONE.to_owned(), execution }))
             }
             Interruption::CloseAsked(close) => {
-                self.ending = was_sent.then(|| Ending::unattended(asked));
+                self.unsettled.ending = was_sent.then(|| Box::new(Ending::unattended(asked)));
                 Err(close)
             }
         }
@@ -263,6 +338,7 @@ impl Worker {
     /// Ends an execution that took too long. Where the gateway does not even take the interrupt, the caller does not
     /// wait for it.
     async fn stop(&mut self, mut ending: Ending, limit: Duration) -> Result<Result<Execution>, CloseAsked> {
+        let generation = self.link.generation();
         let stopping = async {
             match timeout(ANSWER_WITHIN, ending.proceed(&mut self.link)).await {
                 Ok(stopped) => Some(stopped),
@@ -282,7 +358,7 @@ impl Worker {
                     Some(Stopped::Failed(GATEWAY_GONE.to_owned()))
                 }
                 Control::Close(closer) => {
-                    self.ending = Some(ending);
+                    self.unsettled.ending = Some(Box::new(ending));
                     return Err(CloseAsked(closer));
                 }
             },
@@ -290,13 +366,25 @@ impl Worker {
         };
         let execution = Some(Box::new(ending.asked.finish()));
         let aftermath = match stopped {
-            Some(Stopped::Interrupted) => Aftermath::Interrupted,
+            // What answered was not what ran the code.
+            Some(Stopped::Interrupted) if self.link.generation() != generation => {
+                return Ok(Err(Error::KernelDied { reason: REPLACED.to_owned(), execution }));
+            }
+            Some(Stopped::Interrupted) => {
+                if !ending.asked.fold.is_complete() {
+                    self.unsettled.require_proof();
+                }
+                Aftermath::Interrupted
+            }
             Some(Stopped::Restarted) => Aftermath::Restarted,
+            Some(Stopped::Died(reason)) => {
+                return Ok(Err(Error::KernelDied { reason: reason.to_owned(), execution }));
+            }
             Some(Stopped::Failed(reason)) => {
                 return Ok(Err(Error::ConnectionLost { reason, execution }));
             }
             None => {
-                self.ending = Some(ending);
+                self.unsettled.ending = Some(Box::new(ending));
                 Aftermath::Unknown
             }
         };
@@ -339,8 +427,9 @@ fn outcome(mut asked: Asked, performed: Result<(), Failure>) -> Result<Execution
         Err(Failure::Gone(Gone::Lost(reason))) => {
             Err(Error::ConnectionLost { reason, execution: Some(Box::new(asked.finish())) })
         }
-        Err(Failure::Gone(Gone::Died(reason))) => {
-            Err(Error::KernelDied { reason: reason.to_owned(), execution: Some(Box::new(asked.finish())) })
+        Err(Failure::Gone(gone)) => {
+            let reason = if let Gone::Died(reason) = gone { reason } else { REPLACED }.to_owned();
+            Err(Error::KernelDied { reason, execution: Some(Box::new(asked.finish())) })
         }
     }
 }

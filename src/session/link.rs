@@ -1,5 +1,6 @@
 //! The way to the kernel: the websocket, opened when it is needed, and what is known of who is at its other end.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Shared;
 use super::counts::Counts;
+use super::inquiry::{self, Finding};
 use super::open::{self, DELETE_WITHIN};
 use super::probe::{PATIENCE, hear_the_kernel};
 use super::replay::{Refused, Replay};
@@ -21,11 +23,21 @@ use crate::{Error, Result};
 const MESSAGE_OVERHEAD_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a gateway is given to say goodbye.
-const FAREWELL: Duration = Duration::from_millis(200);
+pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 
 /// How long to wait between attempts to get a lost connection back.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a caller whose connection is lost waits to learn whether the kernel is gone, too.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+
+/// A kernel has one session for as long as its process lives. One that names another with each reply does not tell
+/// who it is: this many changes are believed within this time.
+const CHANGES_BELIEVED: u32 = 3;
+const CHANGES_WITHIN: Duration = Duration::from_secs(60);
+
+const MISSING: &str = "the gateway has it no more";
 
 /// What can be wrong with the other end.
 #[derive(Debug)]
@@ -34,8 +46,12 @@ pub(super) enum Gone {
     Lost(String),
     /// The gateway says that the kernel's process has ended.
     Died(&'static str),
+    /// The kernel's process is said to have ended, maybe by the code that runs there. Nothing is lost so far.
+    Suspected,
 }
 
+// Each flag is apart from the others.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Link {
     shared: Arc<Shared>,
     connection: Option<Connection>,
@@ -52,6 +68,14 @@ pub(super) struct Link {
     hopeless: bool,
     /// The kernel's own session id: another process has another one.
     kernel_session: Option<String>,
+    /// How often that changed, and since when.
+    changes: (u32, Instant),
+    /// The session in which the kernel published when the websocket was opened.
+    published_session: Option<String>,
+    /// How the kernel's process is said to have ended, until that is known to be so or not.
+    suspected: Option<&'static str>,
+    /// Whether a kernel that was found replaced has yet to show that it runs code.
+    unproven: bool,
     /// Whether something was sent to the kernel since its state was last found lost.
     has_state: bool,
     /// Whether the kernel was replaced by the gateway, and has not been heard since.
@@ -70,6 +94,10 @@ impl Link {
             lost: None,
             hopeless: false,
             kernel_session: None,
+            changes: (0, Instant::now()),
+            published_session: None,
+            suspected: None,
+            unproven: false,
             has_state: false,
             replaced: false,
         }
@@ -78,6 +106,8 @@ impl Link {
     /// Opens the websocket if there is none; what an earlier one missed concerns nobody any more. A kernel of our own
     /// that the gateway has no more, because it died too often or the gateway itself was restarted, is replaced.
     pub(super) async fn connect(&mut self) -> Result<Subprotocol> {
+        // The loss is counted; a new connection is opened below.
+        let _ = self.resolve().await;
         self.counts.confirm();
         self.replay = None;
         let began = Instant::now();
@@ -86,7 +116,7 @@ impl Link {
         while self.connection.is_none() {
             match self.open().await {
                 Ok(_) => {}
-                Err(Error::KernelNotFound { .. }) if self.shared.owned => {
+                Err(Error::KernelNotFound { .. }) if self.shared.may_replace() => {
                     self.create_another_kernel().await?;
                 }
                 // Nothing was asked of the kernel yet, so that it may as well be asked a moment later. Where that was
@@ -111,25 +141,8 @@ impl Link {
 
     /// Opens the websocket. Whether the session goes on where it was.
     pub(super) async fn open(&mut self) -> Result<bool> {
-        let shared = &self.shared;
-        let endpoint = shared.gateway.endpoint();
-        let kernel_id = shared.kernel_id();
-        let target = Target {
-            url: endpoint.channels(&kernel_id, &self.session_id),
-            authorization: endpoint.authorization(),
-            tls: shared.gateway.tls(),
-            proxy: shared.gateway.proxy().cloned(),
-            kernel_id: kernel_id.as_ref().to_owned(),
-            received: self.counts.received,
-        };
-        let limits = &shared.config.limits;
-        let (mut connection, resumption) = channel::connect(
-            &target,
-            Keepalive { dead_after: shared.config.dead_peer_timeout },
-            limits.output_bytes.max(limits.result_bytes).saturating_add(MESSAGE_OVERHEAD_BYTES),
-            shared.config.connect_timeout,
-        )
-        .await?;
+        let (mut connection, resumption) =
+            open_websocket(&self.shared, &self.session_id, self.counts.received).await?;
         let resumed = match resumption {
             Resumption::Resumed(received) => {
                 // The answer that said so the first time may never have come.
@@ -143,7 +156,7 @@ impl Link {
             }
         };
         if !self.counts.probed {
-            hear_the_kernel(&mut connection, &mut self.counts, &self.session_id)
+            self.published_session = hear_the_kernel(&mut connection, &mut self.counts, &self.session_id)
                 .await
                 .map_err(|broken| Error::ConnectionLost { reason: broken.to_string(), execution: None })?;
             self.counts.probed = true;
@@ -152,7 +165,7 @@ impl Link {
         if let Some(replay) = &mut self.replay {
             Box::pin(ask_for_what_was_missed(&mut connection, replay, &self.session_id)).await?;
         }
-        shared.journaled.store(self.counts.journaled, Ordering::Release);
+        self.shared.journaled.store(self.counts.journaled, Ordering::Release);
         (self.lost, self.hopeless, self.replaced) = (None, false, false);
         self.connection = Some(connection);
         Ok(resumed)
@@ -172,6 +185,7 @@ impl Link {
         let name = shared.config.kernel_name.clone();
         let created = open::create_kernel(&shared.gateway, name, shared.config.connect_timeout).await?;
         shared.set_kernel_id(&created.take_over());
+        shared.note_restarts(Some(0));
         self.start_anew();
         // Otherwise the loss has been counted when the kernel died.
         if self.has_state {
@@ -247,8 +261,8 @@ impl Link {
                 Ok(message) => {
                     self.counts.received += 1;
                     if let Some(reason) = death_notice(&message) {
-                        self.kernel_was_replaced();
-                        return Err(Gone::Died(reason));
+                        self.suspected = Some(reason);
+                        return Err(Gone::Suspected);
                     }
                     if self.replay.is_none() {
                         return Ok(message);
@@ -320,7 +334,7 @@ impl Link {
                 Ok(Err(Error::KernelNotFound { .. })) => {
                     self.lost = None;
                     self.kernel_was_replaced();
-                    return Err(Gone::Died("the gateway has it no more"));
+                    return Err(Gone::Died(MISSING));
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "there was no answer".to_owned(),
@@ -343,9 +357,65 @@ impl Link {
             return;
         }
         if self.kernel_session.is_some() {
-            self.state_is_lost();
+            if self.changes.1.elapsed() > CHANGES_WITHIN {
+                self.changes = (0, Instant::now());
+            }
+            self.changes.0 += 1;
+            if self.changes.0 <= CHANGES_BELIEVED {
+                self.state_is_lost();
+            }
         }
         self.kernel_session = Some(kernel_session.to_owned());
+    }
+
+    /// Asks whether the gateway still has the kernel.
+    pub(super) fn look(&self) -> impl Future<Output = Finding> + Send + 'static {
+        inquiry::look(Arc::clone(&self.shared))
+    }
+
+    /// Asks whether the kernel is another process than before.
+    pub(super) fn compare(&self) -> impl Future<Output = Finding> + Send + 'static {
+        inquiry::compare(Arc::clone(&self.shared), self.published_session.clone())
+    }
+
+    /// Notes what was found out.
+    pub(super) fn conclude(&mut self, finding: Finding) -> Result<(), Gone> {
+        let suspected = self.suspected.take();
+        let reason = match (finding, suspected) {
+            (Finding::Missing, _) => suspected.unwrap_or(MISSING),
+            (Finding::Replaced | Finding::Unknown, Some(reason)) => reason,
+            (Finding::Replaced | Finding::Unknown | Finding::Unchanged, _) => return Ok(()),
+        };
+        self.kernel_was_replaced();
+        // Where nobody could tell, it may be that the code goes on.
+        self.unproven = finding == Finding::Unknown;
+        Err(Gone::Died(reason))
+    }
+
+    /// Finds out what it is about a suspicion, if there is one. May be dropped and called again.
+    pub(super) async fn resolve(&mut self) -> Result<(), Gone> {
+        if self.suspected.is_some() {
+            // Boxed, as it is large and rare.
+            let finding = Box::pin(self.compare()).await;
+            self.conclude(finding)?;
+        }
+        Ok(())
+    }
+
+    /// Tells a connection that was closed from one whose kernel was deleted: what there is to say of it.
+    pub(super) async fn examine(&mut self, gone: Gone) -> Gone {
+        if matches!(gone, Gone::Lost(_))
+            && let Ok(Finding::Missing) = timeout(LOOK_WITHIN, self.look()).await
+            && let Err(missing) = self.conclude(Finding::Missing)
+        {
+            return missing;
+        }
+        gone
+    }
+
+    /// Whether the kernel has yet to show that it runs code; tells so once.
+    pub(super) fn take_unproven(&mut self) -> bool {
+        mem::take(&mut self.unproven)
     }
 
     /// A number that changes whenever the kernel's state is found lost.
@@ -373,8 +443,7 @@ impl Link {
             // Not waited for, but said: the gateway need not keep the session.
             tokio::spawn(connection.close(FAREWELL));
         }
-        self.lost = None;
-        self.replay = None;
+        (self.lost, self.suspected, self.replay) = (None, None, None);
         self.counts = Counts::default();
         self.session_id = new_session_id();
     }
@@ -382,7 +451,9 @@ impl Link {
     /// Restarts the kernel by way of the gateway.
     pub(super) async fn restart(&mut self) -> Result<()> {
         match self.begin_restart().await.unwrap_or(Err(Error::Closed)) {
-            Err(Error::KernelNotFound { .. }) if self.shared.owned => self.create_another_kernel().await,
+            Err(Error::KernelNotFound { .. }) if self.shared.may_replace() => {
+                self.create_another_kernel().await
+            }
             outcome => outcome,
         }
     }
@@ -391,7 +462,16 @@ impl Link {
     pub(super) fn begin_restart(&mut self) -> JoinHandle<Result<()>> {
         self.kernel_was_replaced();
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move { shared.gateway.restart_kernel(&shared.kernel_id()).await })
+        tokio::spawn(async move {
+            let kernel_id = shared.kernel_id();
+            shared.gateway.restart_kernel(&kernel_id).await?;
+            if shared.note_restarts(None).is_some()
+                && let Ok(kernel) = shared.gateway.get_kernel(&kernel_id).await
+            {
+                shared.note_restarts(kernel.restarts);
+            }
+            Ok(())
+        })
     }
 
     /// Asks the gateway to interrupt the kernel.
@@ -400,9 +480,9 @@ impl Link {
         async move { shared.gateway.interrupt_kernel(&shared.kernel_id()).await }
     }
 
-    /// Whether the kernel was created here, so that another one may be created in its place.
-    pub(super) fn owns_its_kernel(&self) -> bool {
-        self.shared.owned
+    /// Whether the kernel is nobody else's, so that it may be restarted, and another one may take its place.
+    pub(super) fn may_replace_its_kernel(&self) -> bool {
+        self.shared.may_replace()
     }
 
     /// How long code may take to end after an interrupt.
@@ -460,8 +540,34 @@ async fn next_across_a_cut(
     }
 }
 
-/// The gateway's own word that the kernel's process has ended. It answers no request, so it has no parent; what
-/// has one comes from the kernel and may be forged by the code that runs there.
+/// Opens a websocket to the kernel in a session with its gateway.
+pub(super) async fn open_websocket(
+    shared: &Shared,
+    session_id: &str,
+    received: u64,
+) -> Result<(Connection, Resumption)> {
+    let endpoint = shared.gateway.endpoint();
+    let kernel_id = shared.kernel_id();
+    let target = Target {
+        url: endpoint.channels(&kernel_id, session_id),
+        authorization: endpoint.authorization(),
+        tls: shared.gateway.tls(),
+        proxy: shared.gateway.proxy().cloned(),
+        kernel_id: kernel_id.as_ref().to_owned(),
+        received,
+    };
+    let limits = &shared.config.limits;
+    channel::connect(
+        &target,
+        Keepalive { dead_after: shared.config.dead_peer_timeout },
+        limits.output_bytes.max(limits.result_bytes).saturating_add(MESSAGE_OVERHEAD_BYTES),
+        shared.config.connect_timeout,
+    )
+    .await
+}
+
+/// How the gateway says that the kernel's process has ended: it answers no request, so it has no parent. Code in the
+/// kernel can publish the same.
 fn death_notice(message: &Message) -> Option<&'static str> {
     if !message.parent_id.is_empty() || message.header.msg_type != "status" {
         return None;
@@ -477,6 +583,6 @@ fn death_notice(message: &Message) -> Option<&'static str> {
     }
 }
 
-fn new_session_id() -> String {
+pub(super) fn new_session_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

@@ -9,20 +9,28 @@
 //! - `probe`: whether a new websocket hears what the kernel publishes.
 //! - `execute`: one piece of code, from its request to its [`Execution`].
 //! - `ending`: how running code is ended: interrupt, then restart; `sequel`: whether it has, where it does not say so.
+//! - `lookout`: looks after a kernel that says nothing; `inquiry`: what is asked about it then.
+//! - `proof`: whether a kernel still runs code, after an execution whose end it did not tell.
+//! - `unsettled`: what of earlier executions comes before the next one.
 //! - `events`: what is seen of an execution while it runs; `replies`: what is answered to code that asks for input.
 
 mod counts;
 mod ending;
 mod events;
 mod execute;
+mod inquiry;
 mod link;
+mod lookout;
 mod open;
 mod probe;
+mod proof;
 mod replay;
 mod replies;
 mod sequel;
+mod unsettled;
 mod worker;
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,6 +68,8 @@ struct Shared {
     kernel_id: Mutex<Arc<str>>,
     /// Whether the kernel was created here, and so is deleted here.
     owned: bool,
+    /// How often its process had been replaced when that was last asked, where the gateway says so.
+    restarts: Mutex<Option<u64>>,
     /// Counts how often the kernel's state was found lost.
     generation: AtomicU64,
     /// Whether the gateway keeps what a lost connection missed.
@@ -80,6 +90,16 @@ impl Shared {
 
     fn set_kernel_id(&self, kernel_id: &str) {
         *self.kernel_id.lock().unwrap_or_else(PoisonError::into_inner) = kernel_id.into();
+    }
+
+    /// Whether the kernel is nobody else's, so that it may be restarted, and another one may take its place.
+    fn may_replace(&self) -> bool {
+        self.owned || self.config.owns_kernel
+    }
+
+    /// Notes how often the kernel's process was replaced; gives how often it was before.
+    fn note_restarts(&self, restarts: Option<u64>) -> Option<u64> {
+        mem::replace(&mut *self.restarts.lock().unwrap_or_else(PoisonError::into_inner), restarts)
     }
 }
 

@@ -45,17 +45,19 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     check_that_the_token_is_kept(&endpoint, &config)?;
     let gateway = GatewayClient::new(endpoint, config.extra_ca_pem.as_deref())?;
     gateway.wait_until_ready(config.connect_timeout).await?;
-    let (kernel_id, created) = if let Some(kernel_id) = &config.kernel_id {
-        (gateway.get_kernel(kernel_id).await?.id, None)
+    let (kernel_id, created, restarts) = if let Some(kernel_id) = &config.kernel_id {
+        let found = gateway.get_kernel(kernel_id).await?;
+        (found.id, None, found.restarts)
     } else {
         let created = create_kernel(&gateway, config.kernel_name.clone(), config.connect_timeout).await?;
-        (created.kernel_id.clone().unwrap_or_default(), Some(created))
+        (created.kernel_id.clone().unwrap_or_default(), Some(created), Some(0))
     };
     let shared = Arc::new(Shared {
         gateway,
         config,
         kernel_id: Mutex::new(kernel_id.into()),
         owned: created.is_some(),
+        restarts: Mutex::new(restarts),
         generation: AtomicU64::new(0),
         journaled: AtomicBool::new(false),
         recorded: AtomicU64::new(0),

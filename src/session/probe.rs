@@ -16,7 +16,7 @@ use crate::protocol::{ChannelName, encode_request};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks the kernel until something published in answer arrives.
+/// Asks the kernel until something published in answer arrives; gives the session in which it was, if any has.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub(super) async fn hear_the_kernel(
     connection: &mut Connection,
     counts: &mut Counts,
     session_id: &str,
-) -> Result<(), Broken> {
+) -> Result<Option<String>, Broken> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
     // Of this connection: a kernel takes no message twice, and what it answered before may come again.
@@ -41,21 +41,21 @@ pub(super) async fn hear_the_kernel(
         counts.sends(&frame);
         connection.send(frame).await?;
         match timeout(pause, hear(connection, counts, &name)).await {
-            Ok(heard) => return heard,
-            Err(_) if Instant::now() >= deadline => return Ok(()),
+            Ok(heard) => return heard.map(Some),
+            Err(_) if Instant::now() >= deadline => return Ok(None),
             Err(_) => pause *= 2,
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Waits for something published in answer to any of our questions.
-async fn hear(connection: &mut Connection, counts: &mut Counts, name: &str) -> Result<(), Broken> {
+async fn hear(connection: &mut Connection, counts: &mut Counts, name: &str) -> Result<String, Broken> {
     loop {
         let message = connection.next().await?;
         counts.received += 1;
         if message.channel == ChannelName::Iopub && message.parent_id.starts_with(name) {
-            return Ok(());
+            return Ok(message.header.session.to_string());
         }
     }
 }

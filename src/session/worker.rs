@@ -8,11 +8,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::ending::{Ending, Stopped};
 use super::events::EventSender;
-use super::link::Link;
+use super::link::{Gone, Link};
 use super::open::DELETE_WITHIN;
 use super::replies::Replies;
+use super::unsettled::Unsettled;
 use crate::config::RunOptions;
 use crate::execution::Execution;
 use crate::{Error, Result};
@@ -54,8 +54,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) link: Link,
     pub(super) controls: Controls,
-    /// What nobody waits for any more, and the next job has to.
-    pub(super) ending: Option<Ending>,
+    pub(super) unsettled: Unsettled,
     jobs: mpsc::UnboundedReceiver<Job>,
 }
 
@@ -69,7 +68,7 @@ impl Worker {
             link: Link::new(Arc::clone(&shared)),
             shared,
             controls: Controls(controls),
-            ending: None,
+            unsettled: Unsettled::default(),
             jobs,
         }
     }
@@ -83,7 +82,7 @@ impl Worker {
             let _ = job.done.send(Err(Error::Closed));
         }
         // A kernel that is not ours to delete is left as it was found.
-        if self.ending.is_some() && !self.shared.owned {
+        if self.unsettled.ending.is_some() && !self.shared.owned {
             let _ = timeout(DELETE_WITHIN, self.link.interrupt()).await;
         }
         self.link.close().await;
@@ -106,37 +105,35 @@ impl Worker {
                         return close;
                     }
                 }
-                () = idle(&mut self.ending, &mut self.link) => {}
+                () = idle(&mut self.unsettled, &mut self.link) => {}
             }
         }
     }
 
     /// Waits for nothing of the gateway any more.
     pub(super) fn disconnect(&mut self) {
-        self.ending = None;
+        self.unsettled = Unsettled::default();
         self.link.disconnect();
     }
 
     /// Restarts the kernel on request.
     pub(super) async fn restart(&mut self, done: oneshot::Sender<Result<()>>) {
-        self.ending = None;
+        self.unsettled = Unsettled::default();
         let _ = done.send(self.link.restart().await);
     }
 }
 
 /// What there is to do between two jobs. May be dropped and called again.
-async fn idle(ending: &mut Option<Ending>, link: &mut Link) {
-    if settle(ending, link).await.is_none() {
-        // What comes while nothing runs concerns nobody; that it comes keeps the connection alive, and what is gone
-        // is noted by the link.
-        let _ = link.next().await;
+async fn idle(unsettled: &mut Unsettled, link: &mut Link) {
+    if unsettled.has_work() {
+        // What can't be done now is done, or told, when somebody wants something of the kernel.
+        let _ = Box::pin(unsettled.settle(link)).await;
+    } else if let Err(Gone::Suspected) = link.next().await {
+        let _ = link.resolve().await;
+        if link.take_unproven() {
+            unsettled.require_proof();
+        }
     }
-}
-
-/// Sees that no code of before runs any more; how its end went, if there was some. May be dropped and called again.
-pub(super) async fn settle(ending: &mut Option<Ending>, link: &mut Link) -> Option<Stopped> {
-    let stopped = ending.as_mut()?.proceed(link).await;
-    *ending = None;
-    link.unprotect();
-    Some(stopped)
+    // What else comes while nothing runs concerns nobody; that it comes keeps the connection alive, and what is gone is
+    // noted by the link.
 }

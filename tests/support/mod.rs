@@ -42,7 +42,11 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 threading.Thread(target=leave, daemon=True).start()
 atexit.register(shutil.rmtree, os.getcwd(), ignore_errors=True)
 sys.modules["rfc3987_syntax"] = None
-from kernel_gateway import launch_instance
+if "--server" in sys.argv:
+    sys.argv.remove("--server")
+    from jupyter_server.serverapp import launch_new_instance as launch_instance
+else:
+    from kernel_gateway import launch_instance
 launch_instance()
 "#;
 
@@ -76,8 +80,20 @@ impl Gateway {
         gateway
     }
 
+    /// A Jupyter server that answers, in the place of a gateway.
+    pub(crate) async fn start_server() -> Self {
+        let server =
+            Self::spawn_program(free_port(), "ServerApp", &["--server", "--no-browser", "--allow-root"]);
+        server.client().wait_until_ready(BOOT_LIMIT).await.expect("the server answers");
+        server
+    }
+
     /// A gateway that has yet to boot.
     pub(crate) fn spawn(port: u16, options: &[&str]) -> Self {
+        Self::spawn_program(port, "KernelGatewayApp", options)
+    }
+
+    fn spawn_program(port: u16, name: &str, options: &[&str]) -> Self {
         let python = std::env::var_os(PYTHON_VARIABLE).unwrap_or_else(|| {
             panic!("{PYTHON_VARIABLE} has to name a Python that has jupyter_kernel_gateway and ipykernel")
         });
@@ -87,11 +103,12 @@ impl Gateway {
         let log = || if std::env::var_os(LOG_VARIABLE).is_some() { Stdio::inherit() } else { Stdio::null() };
         let child = Command::new(python)
             .args(["-c", BOOTSTRAP])
-            .arg("--KernelGatewayApp.ip=127.0.0.1")
-            .arg(format!("--KernelGatewayApp.port={port}"))
-            .arg("--KernelGatewayApp.port_retries=0")
+            .arg(format!("--{name}.ip=127.0.0.1"))
+            .arg(format!("--{name}.port={port}"))
+            .arg(format!("--{name}.port_retries=0"))
             .args(options)
             .env("KG_AUTH_TOKEN", &token)
+            .env("JUPYTER_TOKEN", &token)
             .env("KG_LIST_KERNELS", "True")
             .env("JUPYTER_RUNTIME_DIR", directory.join("runtime"))
             .env("IPYTHONDIR", directory.join("ipython"))

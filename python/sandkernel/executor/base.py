@@ -599,6 +599,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         endpoint = sandbox.endpoint
         options = {
             "kernel_id": endpoint.kernel_id,
+            "owns_kernel": endpoint.kernel_id is not None and getattr(sandbox, "owns_kernel", True),
             "ca_certificates": endpoint.ca_certificates,
             **options,
         }

@@ -110,6 +110,14 @@ def tune_resuming(web_application: Any) -> None:
     journal.install(web_application)
 
 
+def tune_restarts(manager: Any) -> None:
+    """Tell over REST how often a kernel was restarted."""
+    # It builds on the gateway's client, which is imported by now.
+    from sandkernel.gateway import restarts
+
+    restarts.install(manager)
+
+
 def build_application(
     configuration: Configuration, processes: Processes, listener: socket.socket, runtime: str
 ) -> Any:
@@ -210,6 +218,7 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
     tune(tune_nudge)
     tune(tune_activity)
     tune(tune_resuming, application.web_app)
+    tune(tune_restarts, application.kernel_manager)
     if not tune(tune_provisioner, early, processes) and early is not None:
         early.discard()
 

@@ -11,7 +11,7 @@ from typing import Any
 from sandkernel.gateway import sources
 
 TUNING = "sandkernel.gateway.kernel_tuning"
-MODULES = ("event_loop", "execution", "exits", "publishing", "requests", "sending", "start")
+MODULES = ("event_loop", "execution", "exits", "failures", "publishing", "requests", "sending", "start")
 # Where it starts there may be files of the agent's: nothing is imported from there.
 BEGIN = "import sys\nsys.path[0] or sys.path.pop(0)\n"
 END = "from %s.start import start\n\nstart(Sources)\n" % TUNING

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from sandkernel.sandboxes.endpoint import Endpoint
@@ -15,7 +15,10 @@ class ExistingGateway:
 
     Attributes:
         endpoint: How to reach it.
+        owns_kernel: Whether the kernel of the endpoint is the executor's alone.
     """
+
+    owns_kernel: ClassVar[bool] = False
 
     endpoint: Endpoint
 

@@ -6,9 +6,17 @@ import runpy
 import sys
 from typing import Any
 
-from sandkernel.gateway.kernel_tuning import event_loop, execution, exits, publishing, requests, sending
+from sandkernel.gateway.kernel_tuning import (
+    event_loop,
+    execution,
+    exits,
+    failures,
+    publishing,
+    requests,
+    sending,
+)
 
-PARTS = (publishing, requests, execution, event_loop, exits, sending)
+PARTS = (publishing, requests, execution, event_loop, exits, sending, failures)
 
 
 def start(finder: Any) -> None:

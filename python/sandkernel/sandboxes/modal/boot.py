@@ -213,7 +213,13 @@ async def connect(
 async def _open(endpoint: Endpoint, options: Mapping[str, Any], *, may_create: bool) -> Session:
     options = {"ca_certificates": endpoint.ca_certificates, **options}
     try:
-        return await Session.aconnect(endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id, **options)
+        return await Session.aconnect(
+            endpoint.url,
+            endpoint.token,
+            kernel_id=endpoint.kernel_id,
+            owns_kernel=endpoint.kernel_id is not None,
+            **options,
+        )
     except KernelNotFoundError:
         if not may_create:
             raise
