@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a process has to show that it is the kernel: it may just be starting.
-const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
+const IDENTIFY_WITHIN: Duration = Duration::from_secs(15);
 
 /// A front that does not know the way to the gateway for a moment gives the same status as a kernel that is gone: how
 /// long after the first such answer the gateway is asked again.
@@ -64,7 +64,15 @@ pub(super) async fn compare(shared: Arc<Shared>, session: Option<String>) -> Fin
         Ok(Err(_)) | Err(_) => {}
     }
     let Some(session) = session else { return Finding::Unknown };
-    match timeout(IDENTIFY_WITHIN, identify(&shared)).await {
+    let identified = async {
+        loop {
+            match identify(&shared).await {
+                Ok(None) => {}
+                identified => break identified,
+            }
+        }
+    };
+    match timeout(IDENTIFY_WITHIN, identified).await {
         Ok(Ok(Some(found))) if found == session => Finding::Unchanged,
         Ok(Ok(Some(_))) => Finding::Replaced,
         Ok(Err(Error::KernelNotFound { .. })) => look(shared).await,
