@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import datetime as dt
 import decimal
 import fractions
+import ipaddress
+import re
+import types
 import uuid
 import zoneinfo
 from typing import Any
@@ -116,6 +120,17 @@ LIBRARY_VALUES: list[Any] = [
     pd.Timestamp("2024-03-31 02:30:00.123456789", tz="UTC"),
     pd.Timestamp("2024-10-27 02:30+01:00").tz_convert("Europe/Berlin"),
     pd.Timedelta("1 days 00:00:00.000000001"),
+    pd.Period("2024-02", freq="M"),
+    pd.Period("2024-02-29 12:30", freq="15min"),
+    pd.Period(ordinal=3, freq="Q-NOV"),
+    pd.Interval(0, 1.5, closed="both"),
+    pd.Interval(pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-02"), closed="left"),
+    pd.Series(pd.arrays.SparseArray([0.0, 0.0, 1.5, np.nan], fill_value=0.0), name="sparse"),
+    pd.DataFrame({"a": pd.arrays.SparseArray([np.nan] * 9000 + [1.0]), "b": range(9001)}),
+    pd.arrays.SparseArray([False, True, False]),
+    pd.arrays.SparseArray([7, 7, 7], fill_value=7),
+    pd.NA,
+    pd.NaT,
     polars_frame(),
     polars_frame().clear(),
     polars_frame()["record"],
@@ -147,11 +162,32 @@ STANDARD_VALUES: list[Any] = [
     dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
     dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(seconds=-3601))),
     dt.timedelta(999_999_999, 1, 1),
+    bytearray(b"x"),
+    bytearray(20_000),
+    slice(1, None, -2),
+    slice("a", (1, 2.5)),
+    array.array("d", [1.5, -0.0]),
+    array.array("i"),
+    array.array("H", range(20_000)),
+    array.array("u", "aé\U0001f600"),
+    re.compile(r"(?P<year>\d{4})-[a-z]+", re.IGNORECASE | re.MULTILINE),
+    re.compile(rb"\xff[a-b]", re.DOTALL),
+    re.compile("é[à-ü]"),
+    ipaddress.ip_address("10.0.0.1"),
+    ipaddress.ip_address("fe80::1%eth0"),
+    ipaddress.ip_network("10.0.0.0/8"),
+    ipaddress.ip_interface("2001:db8::1/64"),
+    dt.timezone.utc,
+    dt.timezone(dt.timedelta(hours=-3), "here"),
+    BERLIN,
+    types.SimpleNamespace(a=1, b=[(1,)]),
+    types.MappingProxyType({"a": (1,), 2: None}),
+    collections.ChainMap({"a": 1}, {2: (3,)}),
     {frozenset({(1, None)}): {dt.date(2024, 1, 1): {1.5, True}}},
 ]
 
 
-def same(one: Any, other: Any) -> None:
+def same(one: Any, other: Any) -> None:  # noqa: C901 a case for each library
     """Fail where two values differ, also in their types."""
     assert type(one) is type(other) or type(one).__name__ == type(other).__name__ == "Point"
     if isinstance(one, pd.DataFrame):
@@ -168,6 +204,10 @@ def same(one: Any, other: Any) -> None:
         assert one.equals(other, check_metadata=True)
     elif isinstance(one, (pa.Array, pa.ChunkedArray)):
         assert one.equals(other)
+    elif isinstance(one, pd.api.extensions.ExtensionArray):
+        pd.testing.assert_extension_array_equal(one, other)
+    elif one is pd.NA or one is pd.NaT:
+        assert one is other
     elif isinstance(one, np.ma.MaskedArray):
         assert (one.tolist(), one.dtype) == (other.tolist(), other.dtype)
     elif isinstance(one, np.ndarray):

@@ -260,7 +260,8 @@ def test_a_pickle_is_loaded_only_where_allowed(executor: LocalExecutor) -> None:
     executor("_sandkernel.allow_pickle = False")
     with LocalExecutor(allow_pickle=True) as trusting:
         trusting.send_tools({"final_answer": FinalAnswerTool()})
-        received = trusting("final_answer(ValueError('boom'))").output
+        with pytest.warns(FutureWarning, match="Loading a pickle"):
+            received = trusting("final_answer(ValueError('boom'))").output
         assert isinstance(received, ValueError)
         assert received.args == ("boom",)
         assert trusting("final_answer((n for n in 'ab'))").output.startswith("<generator object")

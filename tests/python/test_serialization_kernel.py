@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from executor_support import running_gateway
 from rich_values import LIBRARY_VALUES, STANDARD_VALUES, same
 from sandkernel import GatewayExecutor, LocalExecutor, PayloadLimits
 from sandkernel.exceptions import PayloadError
+from sandkernel.serialization import Encoder, decode
 from test_serialization import VALUES
 
 if TYPE_CHECKING:
@@ -91,6 +93,66 @@ def test_images(kernel: KernelExecutor, mode: str) -> None:
     received = there_and_back(kernel, [image])[0]
     assert (received.mode, received.size) == (image.mode, image.size)
     assert received.tobytes() == image.tobytes()
+
+
+def image_of(mode: str, size: tuple[int, int]) -> PIL.Image.Image:
+    count = len(PIL.Image.new(mode, size).tobytes())
+    noise = np.random.default_rng(3).bytes(count)
+    if mode == "F":
+        noise = np.linspace(-1e30, 1e30, count // 4, dtype="f4").tobytes()
+    image = PIL.Image.frombytes(mode, size, noise) if count else PIL.Image.new(mode, size)
+    if mode in ("P", "PA"):
+        image.putpalette(bytes(range(256)) * 3)
+    return image
+
+
+MODES = [
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+    "LAB",
+    "I",
+    "F",
+]
+
+
+@pytest.mark.parametrize("size", [(7, 5), (300, 200), (0, 3)], ids=str)
+@pytest.mark.parametrize("mode", [*MODES, "I;16", "I;16B"])
+def test_images_of_all_modes_are_as_they_were(
+    kernel: KernelExecutor, mode: str, size: tuple[int, int]
+) -> None:
+    image = image_of(mode, size)
+    received = there_and_back(kernel, [image])[0]
+    assert (received.mode, received.size) == (mode, size)
+    assert received.tobytes() == image.tobytes()
+    assert 0 in size or received.getpalette() == image.getpalette()
+    # Also without anything beside the JSON.
+    again = decode("safe", [json.dumps(Encoder().encode(image)).encode()])
+    assert (again.mode, again.size, again.tobytes()) == (mode, size, image.tobytes())
+
+
+@pytest.mark.parametrize("size", [(7, 5), (300, 200)])
+@pytest.mark.parametrize(
+    ("mode", "transparency"), [("P", 3), ("P", bytes(range(256))), ("RGB", (1, 2, 3)), ("L", 9)]
+)
+def test_the_transparency_of_an_image_stays(
+    kernel: KernelExecutor, mode: str, size: tuple[int, int], transparency: Any
+) -> None:
+    image = image_of(mode, size)
+    image.info["transparency"] = transparency
+    received = there_and_back(kernel, image)
+    assert (received.mode, received.tobytes()) == (mode, image.tobytes())
+    assert received.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
 
 
 def test_a_large_answer(kernel: KernelExecutor) -> None:
@@ -234,3 +296,11 @@ def test_sending_takes_little_memory(kind: str) -> None:
     assert length == {"bytes": 64 << 20, "text": 64 << 20, "array": 8 << 20}[kind]
     # A few copies of the piece under way; a copy of the value would be 64.
     assert megabytes < 60
+
+
+def test_a_frame_of_places_says_how_it_is_sent(kernel: KernelExecutor) -> None:
+    code = (
+        "import pandas\nclass GeoDataFrame(pandas.DataFrame): pass\nfinal_answer([GeoDataFrame({'a': [1]})])"
+    )
+    with pytest.raises(AgentExecutionError, match=r"GeoDataFrame: send its .to_json\(\), or its .to_wkb\(\)"):
+        kernel(code)

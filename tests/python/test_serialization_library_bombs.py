@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -239,3 +241,65 @@ def test_mutated_payloads_are_a_value_or_refused(seed: int) -> None:
             refusals += 1
             assert len(str(error)) < 3000  # noqa: PT017 what is raised is the point
     assert 0 < refusals < 600
+
+
+SPARSE = {
+    "__type__": "pandas.array",
+    "dtype": "sparse",
+    "data": {"__type__": "ndarray", "data": [1.0], "dtype": "float64"},
+    "indices": {"__type__": "ndarray", "data": [5], "dtype": "int32"},
+    "length": 10,
+    "fill": 0,
+}
+EMPTY = {"__type__": "bytes", "data": ""}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"__type__": "Pattern", "data": r"[\u0000-\U0010ffff]" * 40, "flags": 2},
+        {"__type__": "Pattern", "data": "(?i:[\0-\U0010ffff])" * 40, "flags": 0},
+        {"__type__": "Pattern", "data": "(" * 900, "flags": 0},
+        {"__type__": "Pattern", "data": "a" * 2000, "flags": 0},
+        {"__type__": "Pattern", "data": ["a"], "flags": 0},
+        {"__type__": "Pattern", "data": "a", "flags": "x"},
+        [{"__type__": "Pattern", "data": f"x{number}", "flags": 0} for number in range(100)],
+        {"__type__": "pixels", "mode": "F", "size": [1 << 30, 1 << 30], "data": EMPTY},
+        {"__type__": "pixels", "mode": "1", "size": [8, 1], "data": EMPTY},
+        {"__type__": "pixels", "mode": ["F"], "size": [0, 1], "data": EMPTY},
+        {"__type__": "pixels", "mode": "F", "size": [-1, 1], "data": EMPTY},
+        {"__type__": "pixels", "mode": "F", "size": [0, 1], "data": 3},
+        {
+            "__type__": "pixels",
+            "mode": "PA",
+            "size": [1, 1],
+            "data": {**EMPTY, "data": "AAA="},
+            "palette": [1],
+        },
+        {**SPARSE, "length": 3},
+        {**SPARSE, "length": -4},
+        {**SPARSE, "length": 1 << 40},
+        {**SPARSE, "fill": "x"},
+        {**SPARSE, "indices": {"__type__": "ndarray", "data": [-1], "dtype": "int32"}},
+        {"__type__": "ZoneInfo", "data": "../../etc/passwd"},
+        {"__type__": "timezone", "data": [{"__type__": "timedelta", "total_seconds": 1e9}]},
+        {"__type__": "pandas.Period", "ordinal": 10**30, "frequency": "D"},
+        {"__type__": "pandas.Period", "ordinal": 1, "frequency": "D" * 100},
+        {"__type__": "pandas.Interval", "data": [1, [2]], "closed": "x"},
+        {"__type__": "array", "typecode": "d", "itemsize": 8, "byteorder": "little", "data": "AAA"},
+        {"__type__": "array", "typecode": "d", "itemsize": 4, "byteorder": "little", "data": EMPTY},
+        {"__type__": "ipaddress", "name": "__loader__", "data": "x"},
+        {"__type__": "ipaddress", "name": "IPv4Address", "data": "1" * 10_000},
+        {"__type__": "mappingproxy", "data": 3},
+        {"__type__": "ChainMap", "data": [1]},
+        {"__type__": "slice", "data": [1]},
+        {"__type__": "bytearray", "data": "x"},
+        {"__type__": "SimpleNamespace"},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_malformed_values_are_refused_at_once(value: Any) -> None:
+    began = time.process_time()
+    with pytest.raises(PayloadError):
+        decode("safe", [json.dumps(value).encode()], limits=PayloadLimits(array_items=1 << 30))
+    assert time.process_time() - began < 5

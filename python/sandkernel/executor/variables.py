@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import PayloadError
@@ -53,6 +54,13 @@ def _encode_variable(encoder: Encoder, name: str, value: object, *, allow_pickle
         del encoder.buffers[mark:]
         if not allow_pickle:
             raise PayloadError(_refusal(name, value, error)) from error
+        error_text = f"{error!s:.200}"
+    # As smolagents does, for each.
+    warnings.warn(
+        f"The variable {name!r} has no safe form, and travels as a pickle: {error_text}",
+        FutureWarning,
+        stacklevel=2,
+    )
     try:
         return "pickle", json.dumps(encoder.buffer(pickle.dumps(value), "bytes"))
     except Exception as error:

@@ -83,6 +83,18 @@ class Decoder:
         return _open_image(data)
 
 
+def _pixels(self, value):
+    from PIL import Image
+
+    size, data = tuple(value["size"]), self.decode(value["data"])
+    if not data:
+        return Image.new(value["mode"], size)
+    image = Image.frombytes(value["mode"], size, data)
+    if "palette" in value:
+        image.putpalette(self.decode(value["palette"]))
+    return image
+
+
 def _open_image(data):
     import io
 
@@ -133,5 +145,7 @@ _KINDS = {
     "Decimal": _decimal,
     "Path": _path,
     "dataclass": Decoder._dataclass,
+    "pixels": _pixels,
+    "bytearray": lambda self, value: bytearray(self.decode(value["data"])),
     "buffer": Decoder._buffer,
 }

@@ -9,6 +9,7 @@ import datetime as dt
 import decimal
 import pathlib
 import pickle
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,12 @@ def _decode(
 def _unpickle(payload: bytes, *, allow_pickle: bool) -> Any:  # noqa: ANN401 any value may come
     if not allow_pickle:
         raise PayloadError("is a pickle, and allow_pickle is False: it was not loaded")
+    # As smolagents does, for each.
+    warnings.warn(
+        "Loading a pickle that a sandbox sent. This runs code that the sandbox chose, in this process",
+        FutureWarning,
+        stacklevel=2,
+    )
     try:
         return pickle.loads(payload)  # noqa: S301 the user asked for it
     except Exception as error:
@@ -242,6 +249,25 @@ class _Decoder:
         except ImportError:
             return value  # as smolagents does without PIL
 
+    def _pixels(self, value: dict[str, Any], path: Path, depth: int) -> Any:  # noqa: ANN401
+        data, palette = (self._decode(value.get(key), (path, key), depth + 1) for key in ("data", "palette"))
+        if not isinstance(data, bytes):
+            raise refusal(path, f"is an image made of a {type(data).__name__}")
+        try:
+            return images.from_pixels(
+                memoryview(data), value["mode"], value["size"], self._budget, path, palette=palette
+            )
+        except ImportError as error:
+            raise refusal(path, f"needs a package that is not installed here: {error!s:.200}") from error
+        except ValueError as error:
+            raise refusal(path, f"is no image that can be read: {error!s:.200}") from error
+
+    def _bytearray(self, value: dict[str, Any], path: Path, depth: int) -> bytearray:
+        data = self._decode(value["data"], (path, "data"), depth + 1)
+        if not isinstance(data, bytes):
+            raise refusal(path, f"is a bytearray made of a {type(data).__name__}")
+        return bytearray(data)
+
     def _array(self, value: dict[str, Any], path: Path, depth: int) -> Any:  # noqa: ANN401
         items = self._decode(value["data"], path, depth + 1)
         try:
@@ -355,6 +381,8 @@ _KINDS: dict[str, Callable[[_Decoder, dict[str, Any], Path, int], Any]] = {
     "Path": _Decoder._path,  # noqa: SLF001
     "ndarray": _Decoder._array,  # noqa: SLF001
     "dataclass": _Decoder._dataclass,  # noqa: SLF001
+    "pixels": _Decoder._pixels,  # noqa: SLF001
+    "bytearray": _Decoder._bytearray,  # noqa: SLF001
     "buffer": _Decoder._buffer,  # noqa: SLF001
 }
 

@@ -54,7 +54,9 @@ _PATH_LENGTH = 300
 _PLAIN = frozenset([float, bool, type(None)])
 _BUILT_IN = frozenset([dict, tuple, set, frozenset, bytes, bytearray, memoryview, complex])
 # The modes whose bare pixels are smaller, and much quicker to write, than a PNG file.
-_RAW_MODES = frozenset(["L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "YCbCr"])
+_RAW_MODES = frozenset(["L", "LA", "RGB", "RGBA"])
+# Those that a PNG file holds as they are. One of the mode I, for example, it cuts off at 16 bits.
+_PNG_MODES = frozenset(["1", "L", "LA", "P", "RGB", "RGBA"])
 
 
 class UnsendableError(TypeError):
@@ -162,6 +164,8 @@ class Encoder:
             if isinstance(value, kind):
                 return {"__type__": kind.__name__, "data": self._encode_items(list(value))}
         if isinstance(value, (bytes, bytearray, memoryview)):
+            if isinstance(value, bytearray):
+                return {"__type__": "bytearray", "data": self._encode(memoryview(value))}
             if isinstance(value, memoryview) and not value.c_contiguous:
                 value = value.tobytes()
             if self.is_large(memoryview(value).nbytes):
@@ -217,7 +221,13 @@ class Encoder:
         try:
             if is_figure:
                 value.savefig(file, format="png", bbox_inches="tight")
-            elif self.is_large(value.size[0] * value.size[1]) and value.mode in _RAW_MODES:
+            elif value.mode not in _PNG_MODES or 0 in value.size:
+                return self._encode_pixels(value)
+            elif (
+                self.is_large(value.size[0] * value.size[1])
+                and value.mode in _RAW_MODES
+                and "transparency" not in value.info
+            ):
                 return self.buffer(value.tobytes(), "image", mode=value.mode, size=list(value.size))
             else:
                 value.save(file, format="PNG")
@@ -228,6 +238,13 @@ class Encoder:
         if self.is_large(len(data)):
             return self.buffer(data, "PIL.Image")
         return {"__type__": "PIL.Image", "data": base64.b64encode(data).decode()}
+
+    def _encode_pixels(self, value: Any) -> dict[str, Any]:
+        """Return the form of an image that no PNG file holds as it is."""
+        encoded = {"__type__": "pixels", "mode": value.mode, "size": list(value.size)}
+        if value.mode == "PA":
+            encoded["palette"] = self._encode(bytes(value.getpalette("RGB") or ()))
+        return {**encoded, "data": self._encode(value.tobytes())}
 
     def _encode_of_agents(self, value: Any) -> Any:
         """Return what one of smolagents' own types holds; of a sound, what makes the same one again."""

@@ -17,7 +17,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 # A progressive JPEG has some ten. Each goes over all the pixels, and may be a few bytes long.
 _JPEG_SCANS = 64
-_BYTES_PER_PIXEL = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I": 4, "F": 4, "YCbCr": 3}
+_BYTES_PER_PIXEL = {
+    **dict.fromkeys(["L"], 1),
+    **dict.fromkeys(["LA", "La", "PA", "I;16", "I;16L", "I;16B"], 2),
+    **dict.fromkeys(["RGB", "YCbCr", "HSV", "LAB"], 3),
+    **dict.fromkeys(["RGBA", "RGBa", "RGBX", "CMYK", "I", "F"], 4),
+}
+_PALETTE_BYTES = 768
 
 
 def from_file(data: bytes | memoryview, budget: Budget, path: Path) -> Any:  # noqa: ANN401 PIL is optional
@@ -61,14 +67,18 @@ def _opener(start: bytes) -> Callable[[io.BytesIO], Any] | None:
     return None
 
 
-def from_pixels(data: memoryview, mode: object, size: object, budget: Budget, path: Path) -> Any:  # noqa: ANN401 PIL is optional
+def from_pixels(
+    data: memoryview, mode: object, size: object, budget: Budget, path: Path, *, palette: object = None
+) -> Any:  # noqa: ANN401 PIL is optional
     """Return the image of bare pixels."""
     from PIL import Image  # noqa: PLC0415 optional
 
     per_pixel = _BYTES_PER_PIXEL.get(mode, 0) if isinstance(mode, str) else 0
+    if mode in ("1", "P") and isinstance(size, list) and 0 in size:
+        per_pixel = 1  # of none
     if not isinstance(mode, str) or not per_pixel:
         raise refusal(path, f"is an image of the mode {mode!r:.60}")
-    if not isinstance(size, list) or not all(type(side) is int and 0 < side < 1 << 31 for side in size):
+    if not isinstance(size, list) or not all(type(side) is int and 0 <= side < 1 << 31 for side in size):
         raise refusal(path, f"is an image of the size {size!r:.60}")
     if len(size) != 2 or size[0] * size[1] * per_pixel != data.nbytes:  # noqa: PLR2004 width and height
         raise refusal(
@@ -76,4 +86,11 @@ def from_pixels(data: memoryview, mode: object, size: object, budget: Budget, pa
         )
     budget.spend(path, "image_bytes", data.nbytes, "an image of too many bytes")
     budget.spend(path, "image_pixels", size[0] * size[1], f"an image of {size[0]} x {size[1]} pixels")
-    return Image.frombytes(mode, (size[0], size[1]), data)
+    if not data.nbytes:
+        return Image.new(mode, (size[0], size[1]))
+    image = Image.frombytes(mode, (size[0], size[1]), data)
+    if palette is not None:
+        if not isinstance(palette, bytes) or len(palette) > _PALETTE_BYTES or len(palette) % 3:
+            raise refusal(path, "is an image of a palette that is none")
+        image.putpalette(palette)
+    return image

@@ -40,6 +40,13 @@ def encode(encoder: Any, value: Any) -> Any:
         return {**encoder.encode(plain), "nanosecond": value.nanosecond}
     if isinstance(value, pandas.Timedelta):
         return {**encoder.encode(value.to_pytimedelta()), "nanosecond": value.nanoseconds}
+    if isinstance(value, pandas.Period):
+        return {"__type__": "pandas.Period", "ordinal": int(value.ordinal), "frequency": value.freqstr}
+    if isinstance(value, pandas.Interval):
+        sides = encoder.encode([value.left, value.right])
+        return {"__type__": "pandas.Interval", "data": sides, "closed": value.closed}
+    if type(value).__name__ in ("GeoDataFrame", "GeoSeries"):
+        encoder.refuse("a %s: send its .to_json(), or its .to_wkb()" % type(value).__name__)
     if isinstance(value, pandas.DataFrame):
         return {
             "__type__": "pandas.DataFrame",
@@ -112,6 +119,16 @@ def _encode_array(encoder: Any, array: Any, pandas: Any) -> Any:
         return _array(str(dtype), encoder.encode(values), mask=encoder.encode(mask))
     if isinstance(dtype, getattr(pandas, "ArrowDtype", ())):
         return _array("arrow", encoder.encode(array.__arrow_array__()))
+    if isinstance(dtype, pandas.SparseDtype) and array.sp_values.dtype.kind in "biufc":
+        indices = array.sp_index.to_int_index().indices
+        fill = encoder.encode(array.fill_value)
+        return _array(
+            "sparse",
+            encoder.encode(array.sp_values),
+            indices=encoder.encode(indices),
+            length=len(array),
+            fill=fill,
+        )
     if isinstance(dtype, numpy.dtype) or type(dtype).__name__ in _OF_NUMPY:
         values = numpy.asarray(array)
         words = encode_texts(encoder, values.tolist()) if values.dtype == object and len(values) else None
@@ -230,6 +247,8 @@ def _extension_array(value: dict[str, Any], reader: Any) -> Any:
     data = reader.decode(value["data"], "data")
     if dtype in ("object", "string"):
         return _text_array(data, value, reader)
+    if dtype == "sparse":
+        return _sparse_array(data, value, reader)
     if dtype == "arrow":
         return pandas.arrays.ArrowExtensionArray(data)
     if not isinstance(data, numpy.ndarray) or data.ndim != 1:
@@ -247,6 +266,48 @@ def _extension_array(value: dict[str, Any], reader: Any) -> Any:
         raise TypeError("with no mask of its values")
     kind = pandas.arrays.BooleanArray if dtype == "boolean" else pandas.arrays.IntegerArray
     return (pandas.arrays.FloatingArray if dtype.startswith("F") else kind)(data, mask)
+
+
+def _sparse_array(data: Any, value: dict[str, Any], reader: Any) -> Any:
+    import numpy
+    import pandas
+
+    indices, length = reader.decode(value["indices"], "indices"), value["length"]
+    if not all(isinstance(part, numpy.ndarray) and part.ndim == 1 for part in (data, indices)):
+        raise TypeError("a sparse array made of something else")
+    if type(length) is not int or length < 0 or data.dtype.kind not in "biufc" or indices.dtype.kind != "i":
+        raise TypeError("a sparse array of other types")
+    # Whoever makes a dense one of it has them all.
+    reader.claim(length, length * data.itemsize)
+    fill = reader.decode(value["fill"], "fill")
+    if not isinstance(fill, (bool, int, float, complex)):
+        raise TypeError("of the value %.40r between the others" % (fill,))
+    if len(data) != len(indices):
+        raise ValueError("of %d values at %d places" % (len(data), len(indices)))
+    places, dtype = indices.astype("i4"), pandas.SparseDtype(data.dtype, fill)
+    make = pandas.arrays.SparseArray
+    if hasattr(make, "from_indices"):  # from pandas 3.1 on
+        return make.from_indices(data, places, length, fill_value=fill)
+    from pandas._libs.sparse import IntIndex
+
+    index = IntIndex(length, places, check_integrity=True)
+    return make(data, sparse_index=index, fill_value=fill, dtype=dtype)
+
+
+def _period(value: dict[str, Any], _: Any) -> Any:
+    import pandas
+
+    frequency, ordinal = value["frequency"], value["ordinal"]
+    if not isinstance(frequency, str) or not _FREQUENCY.fullmatch(frequency) or type(ordinal) is not int:
+        raise ValueError("of the frequency %.60r" % (frequency,))
+    return pandas.Period(ordinal=ordinal, freq=frequency)
+
+
+def _interval(value: dict[str, Any], reader: Any) -> Any:
+    import pandas
+
+    left, right = reader.decode(value["data"], "data")
+    return pandas.Interval(left, right, closed=value["closed"])
 
 
 def _text_array(texts: Any, value: dict[str, Any], reader: Any) -> Any:
@@ -285,4 +346,6 @@ KINDS = {
     "pandas.Series": _series,
     "pandas.Index": _index,
     "pandas.array": _extension_array,
+    "pandas.Period": _period,
+    "pandas.Interval": _interval,
 }

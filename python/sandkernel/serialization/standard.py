@@ -7,8 +7,11 @@ given what `encode` wrote, and a reader: `reader.decode(item, step)` reads a par
 
 from __future__ import annotations
 
+import array
 import collections
 import re
+import sys
+import types
 from typing import Any
 
 __all__ = ["KINDS", "encode", "in_zone", "timedelta", "zone", "zone_name"]
@@ -20,6 +23,17 @@ _ZONE_LENGTH = 64
 # Each class costs a fraction of a millisecond, and some kilobytes.
 _CLASSES = 64
 _FIELDS = 1000
+_PATTERN_LENGTH = 1000
+_TEXT_CODES = ("u", "w")
+_NUMBER_CODES = "bBhHiIlLqQfd"
+_ADDRESSES = frozenset(
+    [
+        kind + version + part
+        for kind in ("IP",)
+        for version in ("v4", "v6")
+        for part in ("Address", "Network", "Interface")
+    ]
+)
 
 
 def encode(encoder: Any, value: Any) -> dict[str, Any] | None:
@@ -55,9 +69,43 @@ def encode(encoder: Any, value: Any) -> dict[str, Any] | None:
         return {"__type__": "Fraction", "data": encoder.encode([value.numerator, value.denominator])}
     if isinstance(value, range):
         return {"__type__": "range", "data": encoder.encode([value.start, value.stop, value.step])}
+    if isinstance(value, slice):
+        return {"__type__": "slice", "data": encoder.encode([value.start, value.stop, value.step])}
+    if isinstance(value, re.Pattern):
+        return {
+            "__type__": "Pattern",
+            "data": encoder.encode(value.pattern),
+            "flags": int(value.flags) & ~int(re.DEBUG),
+        }
+    if isinstance(value, array.array):
+        data = encoder.encode(value.tounicode() if value.typecode in _TEXT_CODES else value.tobytes())
+        return {
+            "__type__": "array",
+            "typecode": value.typecode,
+            "itemsize": value.itemsize,
+            "byteorder": sys.byteorder,
+            "data": data,
+        }
+    if type(value).__name__ in _ADDRESSES and type(value).__module__ == "ipaddress":
+        return {"__type__": "ipaddress", "name": type(value).__name__, "data": str(value)}
+    if isinstance(value, datetime.timezone):
+        return {"__type__": "timezone", "data": [encoder.encode(item) for item in _arguments_of(value)]}
+    if type(value).__name__ == "ZoneInfo" and zone_name(value) is not None:
+        return {"__type__": "ZoneInfo", "data": zone_name(value)}
+    if type(value) is types.SimpleNamespace:
+        return {"__type__": "SimpleNamespace", "data": encoder.encode(vars(value))}
+    if isinstance(value, types.MappingProxyType):
+        return {"__type__": "mappingproxy", "data": encoder.encode(dict(value))}
+    if type(value) is collections.ChainMap:
+        return {"__type__": "ChainMap", "data": encoder.encode([dict(each) for each in value.maps])}
     if isinstance(value, collections.deque):
         return {"__type__": "deque", "data": encoder.encode(list(value)), "maxlen": value.maxlen}
     return None
+
+
+def _arguments_of(zone: Any) -> Any:
+    """Return what a fixed time zone was made of: its offset, and its name where it was given one."""
+    return zone.__getinitargs__()
 
 
 def _encode_namedtuple(encoder: Any, value: tuple[Any, ...]) -> dict[str, Any] | None:
@@ -139,6 +187,99 @@ def _range(value: dict[str, Any], _: Any) -> range:
     return range(start, stop, step)
 
 
+def _slice(value: dict[str, Any], reader: Any) -> slice:
+    start, stop, step = _list(reader.decode(value["data"], "data"))
+    return slice(start, stop, step)
+
+
+def _pattern(value: dict[str, Any], reader: Any) -> Any:
+    pattern, flags = reader.decode(value["data"], "data"), value["flags"]
+    if not isinstance(pattern, (str, bytes)) or type(flags) is not int:
+        raise TypeError("a pattern made of something else")
+    flags &= ~int(re.DEBUG)
+    if reader.trusted:
+        return re.compile(pattern, flags)
+    key = ("Pattern", pattern, flags)
+    if key not in reader.classes:
+        if len(pattern) > _PATTERN_LENGTH or len(reader.classes) >= _CLASSES:
+            raise ValueError("too long, or one too many: send its .pattern and .flags")
+        text = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
+        may_ignore_case = flags & re.IGNORECASE or "(?" in text
+        if (
+            isinstance(pattern, str)
+            and may_ignore_case
+            and (not text.isascii() or re.search(r"\\[uUN]", text))
+        ):
+            # To ignore the case of a range, `re` goes over all of its characters: a million of them, at will.
+            raise ValueError("of characters whose case takes long: send its .pattern and .flags")
+        reader.classes[key] = re.compile(pattern, flags)
+    return reader.classes[key]
+
+
+def _array(value: dict[str, Any], reader: Any) -> Any:
+    code, data = value["typecode"], reader.decode(value["data"], "data")
+    if code in _TEXT_CODES and isinstance(data, str):
+        return array.array(code, data)
+    if (
+        not isinstance(code, str)
+        or len(code) != 1
+        or code not in _NUMBER_CODES
+        or not isinstance(data, bytes)
+    ):
+        raise TypeError("of the type code %.20r" % (code,))
+    made = array.array(code)
+    if made.itemsize != value["itemsize"]:
+        raise ValueError("of elements of another size than here: send a list")
+    reader.claim(len(data) // made.itemsize, len(data))
+    made.frombytes(data)
+    if value["byteorder"] != sys.byteorder:
+        made.byteswap()
+    return made
+
+
+def _address(value: dict[str, Any], _: Any) -> Any:
+    import ipaddress
+
+    if value["name"] not in _ADDRESSES:
+        raise ValueError("of the kind %.40r" % (value["name"],))
+    return getattr(ipaddress, value["name"])(str(value["data"])[:100])
+
+
+def _timezone(value: dict[str, Any], reader: Any) -> Any:
+    import datetime
+
+    return datetime.timezone(*[reader.decode(item, number) for number, item in enumerate(value["data"])])
+
+
+def _zone(value: dict[str, Any], _: Any) -> Any:
+    found = zone(value["data"])
+    if found is None:
+        raise ValueError("%.60r, which is not known here" % (value["data"],))
+    return found
+
+
+def _plain_dict(value: dict[str, Any], reader: Any) -> dict[Any, Any]:
+    data = reader.decode(value["data"], "data")
+    if type(data) is not dict:
+        raise TypeError("made of a %s" % type(data).__name__)
+    return data
+
+
+def _namespace(value: dict[str, Any], reader: Any) -> Any:
+    return types.SimpleNamespace(**_plain_dict(value, reader))
+
+
+def _proxy(value: dict[str, Any], reader: Any) -> Any:
+    return types.MappingProxyType(_plain_dict(value, reader))
+
+
+def _chain(value: dict[str, Any], reader: Any) -> Any:
+    maps = _list(reader.decode(value["data"], "data"))
+    if not all(type(each) is dict for each in maps):
+        raise TypeError("of something else than dicts")
+    return collections.ChainMap(*maps)
+
+
 def _deque(value: dict[str, Any], reader: Any) -> Any:
     return collections.deque(_list(reader.decode(value["data"], "data")), value["maxlen"])
 
@@ -185,6 +326,15 @@ KINDS = {
     "UUID": _uuid,
     "Fraction": _fraction,
     "range": _range,
+    "slice": _slice,
+    "Pattern": _pattern,
+    "array": _array,
+    "ipaddress": _address,
+    "timezone": _timezone,
+    "ZoneInfo": _zone,
+    "SimpleNamespace": _namespace,
+    "mappingproxy": _proxy,
+    "ChainMap": _chain,
     "deque": _deque,
     "OrderedDict": _mapping,
     "defaultdict": _mapping,
