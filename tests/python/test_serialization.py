@@ -165,10 +165,6 @@ def test_images(mode: str, side: int) -> None:
         PIL.Image.linear_gradient("L").resize((side, side)).convert("RGB").convert(mode.replace(";16", ""))
     )
     image = image.convert("I;16") if mode == "I;16" else image
-    if mode in {"CMYK", "F"} and side == 4:
-        with pytest.raises(UnsendableError, match="PNG"):
-            with_buffers(image)
-        return
     received = there_and_back([image])[0]
     assert (received.mode, received.size) == (image.mode, image.size)
     assert received.tobytes() == image.tobytes()

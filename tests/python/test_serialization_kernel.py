@@ -95,6 +95,12 @@ def test_images(kernel: KernelExecutor, mode: str) -> None:
     assert received.tobytes() == image.tobytes()
 
 
+@pytest.mark.parametrize("size", [3, 20_000])
+def test_a_bytearray_is_one(kernel: KernelExecutor, size: int) -> None:
+    received = there_and_back(kernel, [bytearray(size)])
+    assert (type(received[0]), received) == (bytearray, [bytearray(size)])
+
+
 def image_of(mode: str, size: tuple[int, int]) -> PIL.Image.Image:
     count = len(PIL.Image.new(mode, size).tobytes())
     noise = np.random.default_rng(3).bytes(count)

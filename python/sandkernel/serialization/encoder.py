@@ -164,7 +164,7 @@ class Encoder:
             if isinstance(value, kind):
                 return {"__type__": kind.__name__, "data": self._encode_items(list(value))}
         if isinstance(value, (bytes, bytearray, memoryview)):
-            if isinstance(value, bytearray):
+            if isinstance(value, bytearray) and self._with_buffers:
                 return {"__type__": "bytearray", "data": self._encode(memoryview(value))}
             if isinstance(value, memoryview) and not value.c_contiguous:
                 value = value.tobytes()
