@@ -7,35 +7,44 @@ import gc
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from smolagents import FinalAnswerTool
 
 from executor_support import executor
 from modal_support import cloud, local_modal
+from waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["cloud", "executor", "local_modal", "nothing_left_behind"]
+__all__ = ["cloud", "executor", "local_modal", "nothing_left_behind", "wait_until"]
 
 MARK = "SANDKERNEL_TEST"
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> bool:
-    """Whether a condition came true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+# The same examples in each run, and no clock: `make fuzz` looks for others.
+hypothesis.settings.register_profile(
+    "suite",
+    database=None,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C: a shell has what it starts in the background ignore it, and the programs of tests too."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def processes_with(variable: str) -> list[str]:
@@ -63,9 +72,17 @@ def threads_beside(known: set[threading.Thread]) -> set[threading.Thread]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def base_directory_of_pytest(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Have pytest choose it now, not inside the directory of the first test that asks for one."""
+def directory_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have what outlives a test make its directories where no other process makes any."""
+    # Chosen now, not inside the directory of the first test that asks for one.
     tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        # Short: paths of unix sockets are.
+        directory = tempfile.mkdtemp(prefix="s-", dir="/tmp")
+        patch.setenv("TMPDIR", directory)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +96,8 @@ def final_answers_as_smolagents_made_them() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Fail a test that leaves a process, a thread or a temporary directory."""
-    # Made now: otherwise it were in the directory of the first test that asks for it.
-    tmp_path_factory.getbasetemp()
     identity = uuid.uuid4().hex
     # Short: paths of unix sockets are.
     directory = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
@@ -96,9 +109,9 @@ def nothing_left_behind(
     yield directory
     try:
         gc.collect()
-        wait_until(lambda: not processes_with(f"{MARK}={identity}"), 5)
+        wait_until(lambda: not processes_with(f"{MARK}={identity}"), 20)
         assert processes_with(f"{MARK}={identity}") == []
-        wait_until(lambda: threads_beside(threads) == set(), 5)
+        wait_until(lambda: threads_beside(threads) == set(), 20)
         assert threads_beside(threads) == set()
         assert [*directory.glob("sandkernel-*"), *directory.glob("jupyter-*")] == []
     finally:

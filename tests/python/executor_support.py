@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -21,6 +20,8 @@ from smolagents.monitoring import LogLevel
 
 from sandkernel import LocalExecutor
 from sandkernel.pytest_plugin.model import ScriptedModel
+from sandkernel.testing._address import free_port
+from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,45 +46,43 @@ class StockGateway:
 
 
 @contextmanager
-def running_gateway(port: int = 0, token: str = "") -> Iterator[StockGateway]:
+def running_gateway(token: str = "") -> Iterator[StockGateway]:
     """A kernel gateway as its own command starts it: with its output limits, and without our options."""
     token = token or secrets.token_hex()
-    with _running(port, token, ["kernelgateway"], {"KG_AUTH_TOKEN": token}) as gateway:
+    with _running(token, ["kernelgateway"], {"KG_AUTH_TOKEN": token, "KG_PORT_RETRIES": "0"}) as gateway:
         yield gateway
 
 
 @contextmanager
-def running_server(port: int = 0, token: str = "") -> Iterator[StockGateway]:
+def running_server(token: str = "") -> Iterator[StockGateway]:
     """A Jupyter server as its own command starts it, without a browser."""
     token = token or secrets.token_hex()
     command = ["server", "--no-browser", "--ServerApp.allow_root=True", "--ServerApp.port_retries=0"]
-    with _running(port, token, command, {"JUPYTER_TOKEN": token}) as server:
+    with _running(token, command, {"JUPYTER_TOKEN": token}) as server:
         yield server
 
 
 @contextmanager
-def _running(port: int, token: str, command: list[str], variables: dict[str, str]) -> Iterator[StockGateway]:
-    if not port:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jupyter", *command, "--ip=127.0.0.1", f"--port={port}"],
-        env={**os.environ, **variables},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        gateway = StockGateway(f"http://127.0.0.1:{port}", token)
-        deadline = time.monotonic() + 60
-        while status(gateway, "/api") != 200:
-            assert process.poll() is None, "the gateway ended"
-            assert time.monotonic() < deadline, "the gateway does not answer"
-            time.sleep(0.05)
-        yield gateway
-    finally:
-        process.terminate()
-        process.wait(30)
+def _running(token: str, command: list[str], variables: dict[str, str]) -> Iterator[StockGateway]:
+    # Another process may have taken the port by then: it is told by its token, which is no other's.
+    for _ in range(5):
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter", *command, "--ip=127.0.0.1", f"--port={port}"],
+            env={**os.environ, **variables},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            gateway = StockGateway(f"http://127.0.0.1:{port}", token)
+            until(lambda: status(gateway, "/api") == 200 or process.poll() is not None, 100)  # noqa: B023
+            if process.poll() is None:
+                yield gateway
+                return
+        finally:
+            process.terminate()
+            process.wait(60)
+    raise AssertionError("the gateway ended")
 
 
 def status(gateway: StockGateway, path: str) -> int:

@@ -58,14 +58,20 @@ class KernelClient:
         self.socket.close()
 
     def send(self, code: str, ballast: str = "") -> str:
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        return self.send_message("shell", "execute_request", content, {"ballast": ballast})
+
+    def send_message(
+        self, channel: str, kind: str, content: dict[str, Any], metadata: dict[str, Any] | None = None
+    ) -> str:
         identity = uuid.uuid4().hex
-        header = {"msg_id": identity, "msg_type": "execute_request", "username": "", "session": "s"}
+        header = {"msg_id": identity, "msg_type": kind, "username": "", "session": "s"}
         message = {
-            "channel": "shell",
+            "channel": channel,
             "header": {**header, "version": "5.3", "date": ""},
             "parent_header": {},
-            "metadata": {"ballast": ballast},
-            "content": {"code": code, "silent": False, "store_history": True, "allow_stdin": False},
+            "metadata": metadata or {},
+            "content": content,
         }
         self.socket.send(json.dumps(message))
         return identity

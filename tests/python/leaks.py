@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def _children() -> set[str]:
-    return {f"process {each.pid} {each.name()}" for each in psutil.Process().children(recursive=True)}
+    found = set()
+    for each in psutil.Process().children(recursive=True):
+        # It may end meanwhile.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.add(f"process {each.pid} {each.name()}")
+    return found
 
 
 def _threads() -> set[str]:
@@ -41,7 +46,7 @@ def present(prefix: str) -> set[str]:
     return _children() | _threads() | _sockets() | _directories(prefix)
 
 
-def left_since(before: set[str], prefix: str, *, within: float = 5.0) -> list[str]:
+def left_since(before: set[str], prefix: str, *, within: float = 20.0) -> list[str]:
     """What is there that wasn't, and does not go."""
     deadline = time.monotonic() + within
     while (left := sorted(present(prefix) - before)) and time.monotonic() < deadline:
@@ -50,7 +55,7 @@ def left_since(before: set[str], prefix: str, *, within: float = 5.0) -> list[st
 
 
 @contextlib.contextmanager
-def nothing_left(prefix: str, *, within: float = 5.0) -> Iterator[None]:
+def nothing_left(prefix: str, *, within: float = 20.0) -> Iterator[None]:
     """Assert that afterwards there is nothing that wasn't there before."""
     before = present(prefix)
     yield

@@ -15,9 +15,12 @@ import modal
 import pytest
 
 from sandkernel.testing import LocalModal
+from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Iterable, Iterator
+
+__all__ = ["cloud", "local_modal", "program", "until"]
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +48,6 @@ def cloud(local_modal: LocalModal) -> Iterator[LocalModal]:
             local_modal.assert_no_running_sandboxes()
         finally:
             local_modal.reset()
-
-
-def until(condition: Callable[[], Any], within: float = 20.0) -> Any:
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.01)
-    return value
 
 
 def program(cloud: LocalModal, text: str, **options: Any) -> subprocess.Popen[str]:

@@ -12,6 +12,7 @@ has its variable and its tool.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -27,13 +28,15 @@ WORKERS = 2
 PREFIX = "sandkernel-"
 
 
-def soak(seconds: float, seed: int) -> Counts:
-    """Run for so long, and look at what is left."""
+def soak(seed: int, *, seconds: float = math.inf, steps: float = math.inf) -> Counts:
+    """Run for so long, or so many steps of each worker, and look at what is left."""
     counts = Counts()
     before = present(PREFIX)
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        workers = [Worker(f"{seed}-{each}", counts, Path(directory), deadline) for each in range(WORKERS)]
+        workers = [
+            Worker(f"{seed}-{each}", counts, Path(directory), deadline, steps) for each in range(WORKERS)
+        ]
 
         def run(worker: Worker) -> None:
             try:
@@ -58,7 +61,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
-    counts = soak(arguments.seconds, arguments.seed)
+    counts = soak(arguments.seed, seconds=arguments.seconds)
     print(counts)
     return 0 if counts.clean else 1
 

@@ -36,16 +36,16 @@ class Fault:
 
 def cut(how: Any) -> Callable[[Worker, int], None]:
     def make(worker: Worker, _: int) -> None:
-        toward = worker.random.choice(["client", "gateway"])
-        worker.proxied.proxy.cut_after(worker.random.randrange(3000), toward, how)
+        toward = worker.faults_random.choice(["client", "gateway"])
+        worker.proxied.proxy.cut_after(worker.faults_random.randrange(3000), toward, how)
 
     return make
 
 
 def cut_often(worker: Worker, _: int) -> None:
     for _ in range(5):
-        time.sleep(worker.random.random() / 20)
-        worker.proxied.proxy.cut(worker.random.choice(["fin", "reset"]))
+        time.sleep(worker.faults_random.random() / 20)
+        worker.proxied.proxy.cut(worker.faults_random.choice(["fin", "reset"]))
 
 
 def refuse(worker: Worker, _: int) -> None:
@@ -56,7 +56,7 @@ def refuse(worker: Worker, _: int) -> None:
 
 
 def delay(worker: Worker, _: int) -> None:
-    worker.proxied.proxy.delay = worker.random.random() / 50
+    worker.proxied.proxy.delay = worker.faults_random.random() / 50
 
 
 def throttle(worker: Worker, _: int) -> None:

@@ -112,10 +112,13 @@ class Proxied:
 class Worker:
     """One executor, and one thread that uses it."""
 
-    def __init__(self, seed: str, counts: Counts, directory: Path, deadline: float) -> None:
+    def __init__(self, seed: str, counts: Counts, directory: Path, deadline: float, steps: float) -> None:
         self.random = random.Random(seed)
+        # What makes the faults chooses in another thread, at any time between.
+        self.faults_random = random.Random(f"faults of {seed}")
         self.counts = counts
         self.deadline = deadline
+        self.steps = steps
         self.seed = seed
         self.ledger = directory / f"ledger-{seed}"
         self.proxied: Proxied
@@ -137,7 +140,8 @@ class Worker:
             self.executor = executor
             executor.send_variables({"sent": self.seed})
             executor.send_tools({"double": double})
-            while time.monotonic() < self.deadline:
+            while time.monotonic() < self.deadline and self.steps > 0:
+                self.steps -= 1
                 if self.random.random() < 0.1:
                     self._send_a_large_variable()
                 else:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import wait_until
 from kernel_client import KernelClient, request, run
 from sandkernel import Session
 from sandkernel.exceptions import KernelDied
 from sandkernel.gateway.program import program
 from sandkernel.sandboxes.endpoint import Endpoint
+from waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def gateway(source: str, directory: Path, **configuration: Any) -> Iterator[tupl
             yield Endpoint(f"http://127.0.0.1:{json.loads(line)['port']}", TOKEN, KERNEL), log
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def test_it_runs_from_its_text_with_the_token_in_the_environment(nothing_left_behind: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_gateway_that_needs_the_deferred_modules_gets_them(nothing_left_behind
 def test_without_a_token_it_does_not_start() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "KG_AUTH_TOKEN"}
     command = [sys.executable, "-c", SOURCE, json.dumps({"token": "in an argument"})]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode != 0
     assert "no token" in done.stderr
 
@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_is_reported(nothing_left_behind: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
             stdin=subprocess.DEVNULL,
         )

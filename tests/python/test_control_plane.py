@@ -26,6 +26,7 @@ from smolagents.remote_executors import ModalExecutor
 
 from leaks import nothing_left
 from sandkernel.testing import LocalModal
+from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,12 +71,11 @@ def create(app: modal.App) -> Iterator[Callable[..., modal.Sandbox]]:
         sandbox.terminate()
 
 
-def until(condition: Callable[[], Any], within: float = 20.0) -> Any:
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.01)
-    return value
+def alive(pid: int) -> bool:
+    try:
+        return str(psutil.Process(pid).status()) != "zombie"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def served(url: str) -> requests.Response:
@@ -266,7 +266,7 @@ def test_readiness_probe(create: Callable[..., modal.Sandbox]) -> None:
     sandbox = create(
         *SERVER, encrypted_ports=[8000], readiness_probe=modal.Probe.with_tcp(8000, interval_ms=10)
     )
-    sandbox.wait_until_ready(timeout=20)
+    sandbox.wait_until_ready(timeout=60)
     assert requests.get(sandbox.tunnels()[8000].url, timeout=20).status_code == 200
     never = create("sleep", "60", readiness_probe=modal.Probe.with_exec("false", interval_ms=10))
     with pytest.raises(modal.exception.TimeoutError):
@@ -351,7 +351,7 @@ def test_terminate_ends_the_whole_tree(cloud: LocalModal, create: Callable[..., 
     processes = until(lambda: len(pids := record(cloud).processes()) >= 5 and pids)
     assert sandbox.terminate(wait=True) == 137
     assert record(cloud).processes() == []
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in processes)
+    assert not any(map(alive, processes))
     assert sandbox.terminate() is None
     with pytest.raises(modal.exception.SandboxTerminatedError):
         sandbox.wait()
@@ -371,12 +371,10 @@ def test_timeout(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> Non
 def test_idle_timeout_waits_for_open_connections(
     cloud: LocalModal, create: Callable[..., modal.Sandbox]
 ) -> None:
-    sandbox = create(*SERVER, encrypted_ports=[8000], idle_timeout=1)
-    with requests.Session() as session:
-        until(lambda: _answers(session, sandbox.tunnels()[8000].url))
-        with socket.create_connection(_address(sandbox)):
-            time.sleep(1.5)
-            assert sandbox.poll() is None
+    sandbox = create("sleep", "60", encrypted_ports=[8000], idle_timeout=2)
+    with until(lambda: _hold(sandbox)):
+        time.sleep(3)
+        assert sandbox.poll() is None
     until(lambda: sandbox.poll() is not None)
     assert record(cloud).end_reason == "idle_timeout"
 
@@ -451,7 +449,6 @@ def test_slow_create_and_slow_boot(cloud: LocalModal, create: Callable[..., moda
     begin = time.monotonic()
     sandbox = create(*HELLO)
     assert time.monotonic() - begin >= 0.3
-    assert record(cloud).state == "starting"
     sandbox.wait()
     assert record(cloud).started_at - record(cloud).created_at >= 1
 
@@ -461,6 +458,7 @@ def test_a_sandbox_can_be_terminated_before_it_has_started(
 ) -> None:
     cloud.faults.slow_boot(60)
     sandbox = create(*HELLO)
+    assert record(cloud).state == "starting"
     sandbox.terminate()
     assert sandbox.poll() == 137
     assert record(cloud).started_at is None
@@ -473,18 +471,27 @@ def test_a_tunnel_that_never_opens(cloud: LocalModal, create: Callable[..., moda
 
 
 def test_refused_connections(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
-    cloud.faults.refuse_connections(1.5)
+    cloud.faults.refuse_connections()
     sandbox = create(*SERVER, encrypted_ports=[8000])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(_address(sandbox))
-    assert served(sandbox.tunnels()[8000].url).status_code == 200
+    cloud.faults.refuse_connections(0.5)
+    # For so long after its start, which only the next one's is.
+    assert served(create(*SERVER, encrypted_ports=[8000]).tunnels()[8000].url).status_code == 200
 
 
-def test_bad_gateway(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> None:
-    cloud.faults.slow_boot(1)
-    cloud.faults.bad_gateway(while_booting=True)
-    url = create(*SERVER, encrypted_ports=[8000]).tunnels()[8000].url
+def test_bad_gateway(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_path: Path) -> None:
+    cloud.faults.bad_gateway(0, while_booting=True)
+    waits = [
+        "sh",
+        "-c",
+        f'while [ ! -e "$0" ]; do sleep 0.01; done; exec {" ".join(SERVER)}',
+        tmp_path / "go",
+    ]
+    url = create(*map(str, waits), encrypted_ports=[8000]).tunnels()[8000].url
     seen = {requests.get(url, timeout=20).status_code}
+    assert seen == {502}
+    (tmp_path / "go").touch()
     until(lambda: seen.add(requests.get(url, timeout=20).status_code) or 200 in seen)
     assert seen == {200, 502}
     cloud.faults.bad_gateway(2)
@@ -498,7 +505,7 @@ def test_latency(cloud: LocalModal, create: Callable[..., modal.Sandbox]) -> Non
     begin = time.monotonic()
     requests.get(url, timeout=20)
     # TCP, TLS 1.3, and the request.
-    assert 0.6 <= time.monotonic() - begin < 5
+    assert time.monotonic() - begin >= 0.6
 
 
 def test_throttle(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_path: Path) -> None:
@@ -508,7 +515,7 @@ def test_throttle(cloud: LocalModal, create: Callable[..., modal.Sandbox], tmp_p
     cloud.faults.throttle(200_000)
     begin = time.monotonic()
     assert len(requests.get(url, timeout=20).content) == 200_000
-    assert 0.9 <= time.monotonic() - begin < 10
+    assert time.monotonic() - begin >= 0.9
 
 
 def test_cut_after_some_bytes(
@@ -529,15 +536,16 @@ def test_cut_connections(cloud: LocalModal, create: Callable[..., modal.Sandbox]
     context = ssl.create_default_context(cafile=cloud.ca_certificates)
 
     def connect() -> ssl.SSLSocket | None:
-        connection = context.wrap_socket(socket.create_connection((host, port)), server_hostname=host)
-        connection.settimeout(20)
-        connection.sendall(b"one")
+        plain = socket.create_connection((host, port))
         try:
+            connection = context.wrap_socket(plain, server_hostname=host)
+            connection.settimeout(20)
+            connection.sendall(b"one")
             if connection.recv(10) == b"one":
                 return connection
+            connection.close()
         except OSError:
-            pass
-        connection.close()
+            plain.close()
         return None
 
     # Below TLS, since Python's does not tell a reset from an orderly end.
@@ -613,13 +621,7 @@ time.sleep(60)
         line = child.stdout.readline()
         child.send_signal(signal.SIGKILL)
     *pids, path = line.split()
-    until(
-        lambda: (
-            not any(
-                psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids
-            )
-        )
-    )
+    until(lambda: not any(alive(int(pid)) for pid in pids))
     until(lambda: not Path(path).exists())
 
 
@@ -639,8 +641,9 @@ def _address(sandbox: modal.Sandbox) -> tuple[str, int]:
     return host, int(port or 443)
 
 
-def _answers(session: requests.Session, url: str) -> bool:
+def _hold(sandbox: modal.Sandbox) -> socket.socket | None:
+    """A connection that the tunnel keeps, in the middle of its handshake."""
     try:
-        return session.get(url, timeout=20).ok
-    except requests.ConnectionError:
-        return False
+        return socket.create_connection(_address(sandbox))
+    except ConnectionRefusedError:
+        return None

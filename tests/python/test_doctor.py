@@ -238,7 +238,7 @@ def control_plane() -> Iterator[tuple[str, list[str]]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=asyncio.run, args=(serve(listener),))
         thread.start()
-        end = stops.get(timeout=10)
+        end = stops.get(timeout=60)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", greeted
         finally:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import wait_until
 from executor_support import running_gateway
 from files_support import SEVERAL_BLOCKS
 from sandkernel import GatewayExecutor, ModalExecutor, Session
 from sandkernel.exceptions import ClosedError, SandboxGone
 from sandkernel.sandboxes.local import LocalSandbox
+from waiting import wait_for_file, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,29 +33,26 @@ def test_the_code_and_the_host_see_the_same_files(executor: LocalExecutor, tmp_p
 
 def test_files_wait_for_their_turn(executor: LocalExecutor, tmp_path: Path) -> None:
     """And executions for theirs: what was asked for first is done first."""
-    (tmp_path / "go").unlink(missing_ok=True)
-    wait = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
-    order: list[str] = []
-
-    def step(name: str, code: str) -> None:
-        executor(code)
-        order.append(name)
+    wait = f"{wait_for_file(tmp_path / 'go')}before = os.path.exists('turn')"
+    blocks: list[tuple[int, int]] = []
 
     def put() -> None:
-        executor.files.write("turn", os.urandom(SEVERAL_BLOCKS), on_progress=lambda *_: order.append("block"))
+        executor.files.write("turn", os.urandom(SEVERAL_BLOCKS), on_progress=lambda *of: blocks.append(of))
 
     def queued() -> int:
         return len(executor._turns._waiting) + executor._turns._is_taken
 
     threads: list[threading.Thread] = []
-    for target, arguments in ((step, ("first", wait)), (put, ()), (step, ("last", "1"))):
-        threads.append(threading.Thread(target=target, args=arguments))
+    last = "after = os.path.getsize('turn')"
+    for target in (lambda: executor(wait), put, lambda: executor(last)):
+        threads.append(threading.Thread(target=target))
         threads[-1].start()
         assert wait_until(lambda: queued() == len(threads))
     (tmp_path / "go").touch()
     for thread in threads:
         thread.join()
-    assert order == ["first", "block", "block", "block", "last"]
+    assert len(blocks) == 3
+    assert executor("before, after").output == f"(False, {SEVERAL_BLOCKS})"
 
 
 async def test_a_task_may_wait_too(executor: LocalExecutor) -> None:

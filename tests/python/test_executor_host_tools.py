@@ -20,9 +20,11 @@ from smolagents.utils import AgentExecutionError
 from sandkernel import LocalExecutor, attendants
 from sandkernel.exceptions import ConfigurationError, ExecutionTimeout
 from sandkernel.executor.placement import Placement
+from waiting import until, wait_for_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 tenant = contextvars.ContextVar("tenant", default="nobody")
 
@@ -320,31 +322,39 @@ def test_who_waits_for_a_call_is_not_woken_for_others(
 
 
 def test_a_thread_that_outlives_its_code(
-    executor: LocalExecutor, call: Callable[[Callable[[Any], Any]], None]
+    executor: LocalExecutor, call: Callable[[Callable[[Any], Any]], None], tmp_path: Path
 ) -> None:
-    release, asked = threading.Event(), threading.Event()
+    release = threading.Event()
 
     def wait(_: Any) -> str:
-        asked.set()
+        (tmp_path / "asked").touch()
         release.wait(60)
         return "answer"
 
     call(wait)
-    # The code ends while its thread waits for the tool: the thread is told so.
     executor(
         "import threading\ncaught = []\ngo = threading.Event()\n"
         "def attempt():\n"
         "    try:\n        caught.append(call())\n"
         "    except Exception as error:\n        caught.append(str(error))\n"
-        "thread = threading.Thread(target=attempt); thread.start()"
     )
-    if not asked.wait(1):
-        # It was quicker than its thread: then that found no code running.
-        pass
-    assert "has ended" in str(executor("thread.join(); caught").output) or "only while" in str(
-        executor("caught").output
+    # The code ends while its thread waits for the tool: the thread is told so.
+    executor(
+        "thread = threading.Thread(target=attempt); thread.start()\n" + wait_for_file(tmp_path / "asked")
     )
     release.set()
+    assert "has ended" in str(executor("thread.join(); caught[-1]").output)
+    # Where no code runs, nobody is asked.
+    (tmp_path / "asked").unlink()
+    executor(
+        f"def alone():\n    {wait_for_file(tmp_path / 'go').replace(chr(10), chr(10) + '    ')}\n"
+        f"    attempt()\n    open({str(tmp_path / 'done')!r}, 'w').close()\n"
+        "thread = threading.Thread(target=alone); thread.start()"
+    )
+    (tmp_path / "go").touch()
+    until((tmp_path / "done").exists)
+    assert "only while" in str(executor("caught[-1]").output)
+    assert not (tmp_path / "asked").exists()
     # Where other code runs by then, it is served.
     executor(
         "def later():\n    go.wait()\n    attempt()\nthread = threading.Thread(target=later); thread.start()"

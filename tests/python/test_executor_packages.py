@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import uuid
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package of our own, named after this process: no cache has it."""
-    name = f"sandkernel_sample{os.getpid()}"
+    """A package of our own, whose name no other has: no cache has it."""
+    name = f"sandkernel_sample{uuid.uuid4().hex}"
     path = tmp_path_factory.mktemp("index") / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:

@@ -11,6 +11,7 @@ from smolagents.monitoring import AgentLogger, LogLevel
 
 from executor_support import agent_of
 from sandkernel import LocalExecutor
+from waiting import wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +48,6 @@ def nobody_looks_on(streaming: LocalExecutor, screen: io.StringIO) -> Iterator[N
     screen.seek(0)
 
 
-def until_it_is_there(path: Path) -> str:
-    return f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.01)\n"
-
-
 def test_output_comes_while_the_code_runs(streaming: LocalExecutor, tmp_path: Path) -> None:
     heard: list[Any] = []
 
@@ -61,7 +58,7 @@ def test_output_comes_while_the_code_runs(streaming: LocalExecutor, tmp_path: Pa
 
     streaming.on_stdout = hear
     streaming.on_result = heard.append
-    code = "print('begun', flush=True)\n" + until_it_is_there(tmp_path / "heard") + "display('shown'); 6 * 7"
+    code = f"{write_line('begun')}\n{wait_for_file(tmp_path / 'heard')}display('shown'); 6 * 7"
     agent = agent_of(streaming, code, "final_answer('answer')")
     assert agent.run("Go.") == "answer"
     assert heard[0] == "begun\n"
@@ -73,9 +70,7 @@ def test_lines_reach_the_logger_while_the_code_runs(
 ) -> None:
     streaming.stream_logs = True
     streaming.on_stdout = lambda _: (tmp_path / "heard").write_text(screen.getvalue())
-    streaming(
-        "print('[red]one[/red]', flush=True)\n" + until_it_is_there(tmp_path / "heard") + "print('two')"
-    )
+    streaming("print('[red]one[/red]', flush=True)\n" + wait_for_file(tmp_path / "heard") + "print('two')")
     assert screen.getvalue() == "[red]one[/red]\ntwo\n"
 
 
@@ -99,7 +94,8 @@ def test_a_callback_that_raises_loses_nothing(streaming: LocalExecutor, screen: 
 
     streaming.on_stdout = fail
     streaming.on_stderr = called.append
-    output = streaming("for n in range(3): print(n, flush=True)\nimport sys; sys.stderr.write('end'); n")
+    code = "import sys\nfor n in range(3): sys.stdout.write(f'{n}\\n'), sys.stdout.flush()\n"
+    output = streaming(f"{code}sys.stderr.write('end'); n")
     assert output.output == "2"
     assert streaming.last_execution is not None
     assert streaming.last_execution.stdout == "0\n1\n2\n"

@@ -13,9 +13,11 @@ from kernel_client import KernelClient
 from sandkernel import Session
 from sandkernel.exceptions import ExecutionTimeout
 from sandkernel.sandboxes.local import LocalSandbox
+from waiting import time_limits, wait_for_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +107,33 @@ def test_a_cell_that_awaits_runs_and_ends_on_time(session: Session) -> None:
     code = "import asyncio\nfor number in range(3):\n    await asyncio.sleep(0.01)\n    print(number)\nnumber"
     execution = session.run(code, timeout=60)
     assert (execution.stdout, execution.text) == ("0\n1\n2\n", "2")
-    with pytest.raises(ExecutionTimeout):
-        session.run("kept = 1\nawait asyncio.sleep(3600)", timeout=0.5)
-    assert session.run("kept", timeout=60).text == "1"
+    for limit in time_limits():
+        with pytest.raises(ExecutionTimeout):
+            session.run("kept = 1\nawait asyncio.sleep(3600)", timeout=limit)
+        if session.run("globals().get('kept')", timeout=60).text == "1":
+            break
 
 
-def test_output_of_a_forked_child_arrives(session: Session) -> None:
-    code = """
+def test_output_of_a_forked_child_arrives(session: Session, tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def hear(text: str) -> None:
+        heard.append(text)
+        if "".join(heard) == "from the child\n":
+            (tmp_path / "heard").touch()
+
+    # Of two processes that write, each in pieces of any size, no order is promised: the code goes on, and
+    # ends, once all of the child's was heard.
+    code = f"""
 import multiprocessing
 process = multiprocessing.get_context("fork").Process(target=print, args=("from the child",))
 process.start()
 process.join()
-print(process.exitcode)
+{wait_for_file(tmp_path / "heard")}
+process.exitcode
 """
-    execution = session.run(code, timeout=60)
-    assert sorted(execution.stdout.split("\n")) == ["", "0", "from the child"]
+    execution = session.run(code, timeout=60, on_stdout=hear)
+    assert (execution.stdout, execution.text) == ("from the child\n", "0")
 
 
 def test_no_alarm_tears_a_message_apart(session: Session) -> None:
@@ -129,22 +143,24 @@ from IPython.display import publish_display_data
 class Alarm(Exception):
     pass
 def ring(*_):
+    rang.append(True)
     raise Alarm
-def show_until_it_rings(delay):
+def show_until_it_rings(turn):
     # It rings while something is shown: what was shown as a whole is to arrive.
-    signal.setitimer(signal.ITIMER_REAL, delay)
-    while True:
+    signal.setitimer(signal.ITIMER_REAL, 0.0002 + turn * 0.000001)
+    # Where nobody can raise, as in a finalizer, it only rings.
+    while len(rang) == turn:
         number = next(numbers)
         publish_display_data({"text/plain": f"shown {number}"})
         shown.append(number)
-before, numbers, shown, rang = signal.signal(signal.SIGALRM, ring), itertools.count(), [], 0
+before, numbers, shown, rang = signal.signal(signal.SIGALRM, ring), itertools.count(), [], []
 for turn in range(400):
     try:
-        show_until_it_rings(0.0002 + turn * 0.000001)
+        show_until_it_rings(turn)
     except Alarm:
-        rang += 1
+        pass
 signal.signal(signal.SIGALRM, before)
-print(json.dumps([rang, shown]))
+print(json.dumps([len(rang), shown]))
 """
     execution = session.run(code, timeout=60)
     assert execution.error is None
@@ -162,16 +178,18 @@ from sandkernel.gateway.kernel_tuning import sending
 class Alarm(Exception):
     pass
 def ring(*_):
+    rang.append(True)
     raise Alarm
 def send_until_it_rings():
+    turns = len(rang)
     signal.setitimer(signal.ITIMER_REAL, 0.0001)
-    while True:
+    while len(rang) == turns:
         message = [b"%d" % counts[0]] * 7
         counts[0] += 1
         assert send(socket, message, 0)
         whole.append(message)
 signal.signal(signal.SIGALRM, ring)
-send, counts, whole = sending.prepare(), [0], []
+send, counts, whole, rang = sending.prepare(), [0], [], []
 context = zmq.Context()
 socket, other = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
 for each in (socket, other):
@@ -179,7 +197,8 @@ for each in (socket, other):
     each.setsockopt(zmq.RCVHWM, 0)
 other.bind("inproc://other")
 socket.connect("inproc://other")
-for _ in range(2000):
+# On a busy machine it may ring before anything is sent.
+while len(rang) < 2000 or len(whole) < 2000:
     try:
         send_until_it_rings()
     except Alarm:
@@ -190,7 +209,7 @@ while other.poll(0):
 assert all(len(message) == 7 and len(set(message)) == 1 for message in arrived)
 numbers = {message[0] for message in arrived}
 assert len(numbers) == len(arrived) and all(message[0] in numbers for message in whole)
-print(len(arrived) > 2000)
+print(len(arrived) >= 2000)
 context.destroy(0)
 """
 
@@ -297,7 +316,7 @@ for number in range(200):
         for message in range(number % 20):
             print(message, flush=True)
         while True:
-            if not subscriber.poll(5_000):
+            if not subscriber.poll(30_000):
                 missed += 1
                 break
             if any(b"iopub_welcome" in part for part in subscriber.recv_multipart()):
@@ -332,9 +351,13 @@ for thread in threads:
 def test_what_waits_behind_an_error_is_aborted() -> None:
     with LocalSandbox() as sandbox, KernelClient(sandbox.endpoint) as client:
         client.run("kept = 0")
-        asked = [
-            client.send(code) for code in ("import time; time.sleep(0.5); 1 / 0", "kept = 1", "kept = 2")
-        ]
+        waits = wait_for_file(sandbox.directory / "go")
+        asked = [client.send(code) for code in (f"{waits}1 / 0", "kept = 1", "kept = 2")]
+        # What is asked of the control channel afterwards is answered only once those are with the kernel.
+        asked_last = client.send_message("control", "kernel_info_request", {})
+        while client.receive()["parent_header"].get("msg_id") != asked_last:
+            pass
+        (sandbox.directory / "go").touch()
         statuses: dict[str, str] = {}
         while len(statuses) < len(asked):
             message = client.receive()

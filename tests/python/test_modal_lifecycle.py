@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import threading
-import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import modal
 import pytest
 
-from modal_support import program, until
+from modal_support import program
 from sandkernel.exceptions import (
+    BootError,
     ClosedError,
     ConfigurationError,
     ConnectionLost,
@@ -22,9 +22,11 @@ from sandkernel.exceptions import (
 )
 from sandkernel.executor import ModalExecutor
 from sandkernel.executor.provision import Provision
+from waiting import until, wait_for_file, write_line
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
     from sandkernel.testing import LocalModal
 
@@ -86,10 +88,15 @@ def test_a_create_whose_answer_is_lost_is_found_again(cloud: LocalModal) -> None
 
 
 def test_a_create_that_takes_too_long_is_undone(cloud: LocalModal) -> None:
-    cloud.faults.create_takes(30, after_work=True)
-    with ModalExecutor(boot_timeout=2) as executor:
-        assert executor("1").output == "1"
-    assert reasons(cloud) == ["terminated"]
+    cloud.faults.create_takes(1000, after_work=True)
+    # The time is that for the creation, and then that for the gateway: on a loaded machine, it is soon over.
+    for seconds in (2, 8, 32):
+        with suppress(BootError), ModalExecutor(boot_timeout=seconds) as executor:
+            assert executor("1").output == "1"
+            break
+    else:
+        raise AssertionError("the sandbox that was created was not found")
+    assert set(reasons(cloud)) == {"terminated"}
 
 
 @pytest.mark.parametrize("after_work", [False, True])
@@ -117,11 +124,12 @@ async def test_cancelled_while_the_gateway_boots(cloud: LocalModal) -> None:
 def test_terminate_that_fails_is_logged_and_the_idle_timeout_reclaims(
     cloud: LocalModal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ModalExecutor(idle_timeout=1) as executor:
+    # Those who boot it are connected now and then only: it is not to be idle for so long before that.
+    with ModalExecutor(idle_timeout=3) as executor:
         executor("1")
         cloud.faults.call_fails("SandboxTerminateV2", "PERMISSION_DENIED", times=None)
     assert "could not be terminated" in caplog.text
-    assert "1 s idle" in caplog.text
+    assert "3 s idle" in caplog.text
     until(lambda: reasons(cloud) == ["idle_timeout"])
     cloud.faults.clear()
     caplog.clear()
@@ -210,10 +218,8 @@ def test_a_programs_own_sigterm_handler_stays(cloud: LocalModal) -> None:
 
 def test_a_killed_host_is_reclaimed_by_the_idle_timeout(cloud: LocalModal) -> None:
     rest = "os.kill(os.getpid(), signal.SIGKILL)"
-    assert finish(program(cloud, RUN.format(arguments="idle_timeout=2", rest=rest)))[0] == -signal.SIGKILL
-    began = time.monotonic()
+    assert finish(program(cloud, RUN.format(arguments="idle_timeout=3", rest=rest)))[0] == -signal.SIGKILL
     until(lambda: reasons(cloud) == ["idle_timeout"])
-    assert time.monotonic() - began < 4
 
 
 def test_a_forked_child_neither_uses_nor_ends_it(cloud: LocalModal) -> None:
@@ -323,9 +329,9 @@ def test_reattaching_to_a_sandbox_of_others(cloud: LocalModal) -> None:
 
 def test_the_end_of_its_lifetime_is_reported_as_that(cloud: LocalModal) -> None:
     with ModalExecutor(lifetime=100) as executor:
-        threading.Timer(0.3, cloud.sandboxes[0].expire).start()
+        executor.on_stdout = lambda _: cloud.sandboxes[0].expire()
         with pytest.raises(SandboxExpired, match="reached its lifetime of 100 s") as raised:
-            executor("print('begun', flush=True); import time; time.sleep(60)")
+            executor(f"{write_line('begun')}; import time; time.sleep(600)")
         assert isinstance(raised.value.__cause__, ConnectionLost)
         assert raised.value.execution is not None
         assert raised.value.execution.stdout == "begun\n"
@@ -340,13 +346,21 @@ async def test_a_sandbox_that_someone_else_ends(cloud: LocalModal) -> None:
     assert reasons(cloud) == ["terminated"]
 
 
-def test_a_connection_that_breaks_is_no_end_of_the_sandbox(cloud: LocalModal) -> None:
+def test_a_connection_that_breaks_is_no_end_of_the_sandbox(cloud: LocalModal, tmp_path: Path) -> None:
     with ModalExecutor() as executor:
-        threading.Timer(0.3, cloud.sandboxes[0].cut).start()
+        cuts: list[int] = []
+
+        def cut(_: str) -> None:
+            if not cuts:
+                cuts.append(cloud.sandboxes[0].cut())
+                (tmp_path / "cut").touch()
+
+        executor.on_stdout = cut
         # It is taken up where it was: see journal.py.
-        code = "import time\nprint('before', flush=True)\ntime.sleep(2)\nprint('after')\n'done'"
+        code = f"{write_line('before')}\n{wait_for_file(tmp_path / 'cut')}print('after')\n'done'"
         output = executor(code)
         assert (output.logs, output.output) == ("before\nafter\n", "'done'")
+        assert cuts[0] > 0
         sandbox_id = executor.detach()
     with ModalExecutor.from_id(sandbox_id):
         assert reasons(cloud) == [None]
@@ -355,9 +369,9 @@ def test_a_connection_that_breaks_is_no_end_of_the_sandbox(cloud: LocalModal) ->
 def test_a_connection_that_does_not_come_back_is_no_end_of_the_sandbox(cloud: LocalModal) -> None:
     with ModalExecutor(session_options={"reconnect_timeout": 0.2}) as executor:
         # Also those that are opened later.
-        threading.Timer(0.3, cloud.faults.cut_after, [1]).start()
+        executor.on_stdout = lambda _: cloud.faults.cut_after(1)
         with pytest.raises(ConnectionLost):
-            executor("import time\nfor _ in range(10): print('.', flush=True); time.sleep(0.1)")
+            executor("import time\nfor _ in range(600): print('.', flush=True); time.sleep(0.1)")
         cloud.faults.clear()
         # Its kernel may be taken over again.
         sandbox_id = executor.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import resource
 import socket
@@ -14,6 +15,7 @@ import pytest
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
+from waiting import time_limits, wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +24,18 @@ if TYPE_CHECKING:
     from sandkernel.sandboxes.endpoint import Endpoint
 
 KNOWN_NOT_TO_EXIST = "00000000-0000-0000-0000-000000000000"
-SWALLOWS_INTERRUPTS = """
+BEGINS = write_line("began")
+SLEEPS = f"import time\n{BEGINS}\ntime.sleep(600)"
+SWALLOWS_INTERRUPTS = f"""
 import time
-while True:
-    try:
-        time.sleep(600)
-    except KeyboardInterrupt:
-        pass
+try:
+    {BEGINS}
+finally:
+    while True:
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            pass
 """
 
 
@@ -102,7 +109,10 @@ def test_callbacks_see_what_happens_while_it_runs(session: Session) -> None:
         on_stderr=lambda text: seen.append(("stderr", text)),
         on_result=lambda result: seen.append(("result", result.text)),
     )
-    assert seen == [("stdout", "a\n"), ("stderr", "b\n"), ("result", "3")]
+    # The kernel may send the end of a line by itself.
+    kinds = [kind for kind, _ in itertools.groupby(kind for kind, _ in seen)]
+    assert kinds == ["stdout", "stderr", "result"]
+    assert "".join(str(what) for _, what in seen) == "a\nb\n3"
     assert execution.logs == "a\nb\n"
 
 
@@ -130,7 +140,7 @@ def test_a_stream_ends_with_its_execution(session: Session) -> None:
 
 
 def test_a_closed_stream_interrupts(session: Session) -> None:
-    stream = session.stream("import time\nprint('began', flush=True)\ntime.sleep(600)")
+    stream = session.stream(SLEEPS)
     next(stream)
     stream.close()
     assert session.run("'still here'").text == "'still here'"
@@ -147,8 +157,11 @@ def test_silent_code_does_not_count(session: Session) -> None:
 
 def test_a_timeout_interrupts_and_keeps_the_state(session: Session) -> None:
     session.run("kept = 1")
-    with pytest.raises(sandkernel.ExecutionTimeout, match=r"0\.3 s.*state is kept") as caught:
-        session.run("import time\nprint('began', flush=True)\ntime.sleep(600)", timeout=0.3)
+    for limit in time_limits():
+        with pytest.raises(sandkernel.ExecutionTimeout, match=rf"{limit:g} s.*state is kept") as caught:
+            session.run(SLEEPS, timeout=limit)
+        if caught.value.execution is not None and caught.value.execution.stdout:
+            break
     assert isinstance(caught.value, TimeoutError)
     assert not caught.value.restarted
     assert caught.value.execution is not None
@@ -158,8 +171,12 @@ def test_a_timeout_interrupts_and_keeps_the_state(session: Session) -> None:
 
 def test_a_timeout_restarts_what_ignores_the_interrupt(session: Session) -> None:
     generation = session.generation
-    with pytest.raises(sandkernel.ExecutionTimeout, match="restarted") as caught:
-        session.run(SWALLOWS_INTERRUPTS, timeout=0.3)
+    for limit in time_limits():
+        with pytest.raises(sandkernel.ExecutionTimeout) as caught:
+            session.run(SWALLOWS_INTERRUPTS, timeout=limit)
+        if caught.value.execution is not None and caught.value.execution.stdout:
+            break
+    assert "restarted" in str(caught.value)
     assert caught.value.restarted
     assert session.generation != generation
     assert session.run("'kept' in globals()").text == "False"
@@ -169,13 +186,15 @@ def test_a_call_may_have_no_timeout_although_the_session_has_one(endpoint: Endpo
     with Session.connect(endpoint.url, endpoint.token, timeout=0.2) as session:
         assert session.run("import time\ntime.sleep(0.5)\n'done'", timeout=math.inf).text == "'done'"
         with pytest.raises(sandkernel.ExecutionTimeout):
-            session.run("time.sleep(600)")
+            session.run("import time\ntime.sleep(600)")
 
 
-def test_a_dead_kernel_is_reported_with_what_it_said(session: Session) -> None:
+def test_a_dead_kernel_is_reported_with_what_it_said(session: Session, tmp_path: Path) -> None:
     generation = session.generation
+    # What a process has written is lost with it, unless it has left: it dies once that was heard.
+    code = f"{write_line('last words')}\n{wait_for_file(tmp_path / 'heard')}os._exit(1)"
     with pytest.raises(sandkernel.KernelDied) as caught:
-        session.run("import os, time\nprint('last words', flush=True)\ntime.sleep(0.3)\nos._exit(1)")
+        session.run(code, on_stdout=lambda _: (tmp_path / "heard").touch())
     assert caught.value.execution is not None
     assert caught.value.execution.stdout == "last words\n"
     assert session.generation == generation + 1
@@ -183,7 +202,7 @@ def test_a_dead_kernel_is_reported_with_what_it_said(session: Session) -> None:
 
 
 def test_a_restart_ends_what_runs(session: Session) -> None:
-    stream = session.stream("import time\nprint('began', flush=True)\ntime.sleep(600)")
+    stream = session.stream(SLEEPS)
     next(stream)
     session.restart()
     with pytest.raises(sandkernel.KernelDied, match="on request"):
@@ -192,7 +211,7 @@ def test_a_restart_ends_what_runs(session: Session) -> None:
 
 
 def test_an_interrupt_looks_like_ctrl_c(session: Session) -> None:
-    stream = session.stream("import time\nprint('began', flush=True)\ntime.sleep(600)")
+    stream = session.stream(SLEEPS)
     next(stream)
     session.interrupt()
     *_, error = stream
@@ -340,7 +359,7 @@ def test_an_unreachable_gateway_is_waited_for_until_the_deadline() -> None:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         with pytest.raises(sandkernel.BootError, match="refused"):
-            Session.connect(url, "t", connect_timeout=0.3)
+            Session.connect(url, "t", connect_timeout=1)
 
 
 def test_an_unknown_kernel_is_reported(endpoint: Endpoint) -> None:

@@ -12,13 +12,15 @@ import pytest
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
+from waiting import wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sandkernel.sandboxes.endpoint import Endpoint
 
-SLEEPS = "import time\nprint('began', flush=True)\ntime.sleep(600)"
+SLEEPS = f"import time\n{write_line('began')}\ntime.sleep(600)"
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +64,15 @@ async def test_calls_are_served_in_the_order_they_were_made(endpoint: Endpoint) 
         assert (await session.arun("order == list(range(20))")).text == "True"
 
 
-async def test_the_event_loop_goes_on_meanwhile(endpoint: Endpoint) -> None:
+async def test_the_event_loop_goes_on_meanwhile(endpoint: Endpoint, tmp_path: Path) -> None:
     async with await connect(endpoint) as session:
-        running = asyncio.ensure_future(session.arun("import time\ntime.sleep(0.5)\n'done'"))
-        turns = 0
-        while not running.done():
+        # The code ends only once the loop has had its turns.
+        running = asyncio.ensure_future(session.arun(wait_for_file(tmp_path / "go") + "'done'"))
+        for _ in range(5):
             await asyncio.sleep(0.01)
-            turns += 1
+        assert not running.done()
+        (tmp_path / "go").touch()
         assert (await running).text == "'done'"
-        assert turns > 5
 
 
 async def test_cancelling_interrupts_the_kernel(endpoint: Endpoint) -> None:

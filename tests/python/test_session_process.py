@@ -13,6 +13,7 @@ import pytest
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
+from waiting import write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ import sandkernel
 url, token, kernel_id = json.loads(sys.stdin.readline())
 session = Session.connect(url, token, kernel_id=kernel_id, timeout=60)
 """
-SLEEPS = "import time\nprint('began', flush=True)\ntime.sleep(600)"
+SLEEPS = f"import time\n{write_line('began')}\ntime.sleep(600)"
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,16 @@
-"""Random faults for some seconds; `make soak` makes them for longer."""
+"""Some random faults, the same ones each time; `make soak` makes others, and for longer."""
 
 from __future__ import annotations
 
-import random
-
 from soak import soak
 
-SECONDS = 9.0
+STEPS = 10
+# Of those of the first 2000 seeds with which every kind of fault comes, the one that takes the least time.
+SEED = 523
 
 
 def test_nothing_is_lost_doubled_or_left() -> None:
-    seed = random.randrange(1 << 32)
-    counts = soak(SECONDS, seed)
-    assert counts.clean, f"seed {seed}\n{counts}"
-    assert counts.faults.total() >= 5, counts
+    counts = soak(seed=SEED, steps=STEPS)
+    assert counts.clean, f"seed {SEED}\n{counts}"
+    assert counts.faults.total() == counts.executions == 2 * STEPS, counts
+    assert len(counts.faults) >= 12, counts
