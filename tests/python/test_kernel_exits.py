@@ -11,9 +11,11 @@ from executor_support import running_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, Session
 from sandkernel.exceptions import KernelDied
 from sandkernel.sandboxes.local import LocalSandbox
+from waiting import wait_for_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # The last of what the model is shown.
 EXIT = "SystemExit"
@@ -135,9 +137,13 @@ for process in processes:
     assert executor(code).output == "[3, 3]"
 
 
-def test_a_forked_child_that_runs_on_does_not_become_a_second_kernel(executor: Any) -> None:
-    code = "import os\nif os.fork() == 0: print('child')\nelse: os.wait()\n'the value'"
+def test_a_forked_child_that_runs_on_does_not_become_a_second_kernel(executor: Any, tmp_path: Path) -> None:
+    # What a child writes comes when it comes: the code ends once it was heard.
+    executor.on_stdout = lambda _: (tmp_path / "heard").touch()
+    waits = wait_for_file(tmp_path / "heard").replace("\n", "\n    ")
+    code = f"import os\nif os.fork() == 0: print('child')\nelse:\n    os.wait()\n    {waits}\n'the value'"
     output = executor(code)
+    executor.on_stdout = None
     assert (output.output, output.logs.count("child")) == ("'the value'", 1)
 
 

@@ -88,7 +88,7 @@ def behaviour(session: Session, names: dict[str, str]) -> dict[str, Any]:
     found = {}
     for name, code in names.items():
         # The first of them to wait for somebody is named.
-        execution = session.run(f"print(json.dumps(told({code!r}), default=str))", timeout=30)
+        execution = session.run(f"print(json.dumps(told({code!r}), default=str))", timeout=60)
         assert execution.error is None, (name, execution.error)
         found[name] = json.loads(execution.stdout)
     return found
