@@ -366,12 +366,17 @@ def test_a_connection_that_breaks_is_no_end_of_the_sandbox(cloud: LocalModal, tm
         assert reasons(cloud) == [None]
 
 
-def test_a_connection_that_does_not_come_back_is_no_end_of_the_sandbox(cloud: LocalModal) -> None:
+def test_a_connection_that_does_not_come_back_is_no_end_of_the_sandbox(
+    cloud: LocalModal, tmp_path: Path
+) -> None:
     with ModalExecutor(session_options={"reconnect_timeout": 0.2}) as executor:
         # Also those that are opened later.
         executor.on_stdout = lambda _: cloud.faults.cut_after(1)
+        there = f"os.path.exists({str(tmp_path / 'lost')!r})"
         with pytest.raises(ConnectionLost):
-            executor("import time\nfor _ in range(600): print('.', flush=True); time.sleep(0.1)")
+            executor(f"import os, time\nwhile not {there}: print('.', flush=True); time.sleep(0.1)")
+        # Whoever takes its kernel over waits for what runs there.
+        (tmp_path / "lost").touch()
         cloud.faults.clear()
         # Its kernel may be taken over again.
         sandbox_id = executor.detach()
