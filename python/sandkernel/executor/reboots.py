@@ -16,6 +16,7 @@ from sandkernel.exceptions import (
     ConnectionLost,
     ForkError,
     GatewayError,
+    KernelDied,
     KernelNotFoundError,
     ProtocolError,
     SandboxGone,
@@ -107,7 +108,9 @@ class Reboots:
         """Carry out a plan; where its error is that the sandbox is gone, that is said instead."""
         try:
             return (yield from plan)
-        except SUSPICIOUS as error:
+        except (*SUSPICIOUS, KernelDied) as error:
+            if isinstance(error, KernelDied) and not self._shares_a_kernel():
+                raise
             execution = getattr(error, "execution", None)
             gone = yield Work(lambda: self._ask(execution))
             if gone is None:
@@ -179,6 +182,15 @@ class Reboots:
                 session.close()
         finally:
             sandbox.terminate()
+
+    def _shares_a_kernel(self) -> bool:
+        """Whether the kernel is somebody else's: where its gateway has it no more, there is none to go on."""
+        sandbox = self.sandbox
+        return (
+            sandbox is not None
+            and not getattr(sandbox, "owns_kernel", True)
+            and bool(sandbox.endpoint.kernel_id)
+        )
 
     def _ask(self, execution: Execution | None) -> SandboxGone | None:
         """Find out whether the sandbox is gone: it knows that itself, or its gateway is asked."""
