@@ -39,7 +39,7 @@ impl From<Gone> for Stopped {
         match gone {
             Gone::Died(reason) => Self::Died(reason),
             Gone::Lost(reason) => Self::Failed(reason),
-            Gone::Suspected => Self::Failed(String::new()),
+            Gone::Suspected | Gone::Interrupted => Self::Failed(String::new()),
         }
     }
 }

@@ -128,9 +128,10 @@ impl Asked {
             tokio::select! {
                 biased;
                 reply = self.replies.next() => self.send_reply(&reply, link).await?,
-                message = link.next() => match message {
+                message = link.next_uninterrupted() => match message {
                     Ok(message) => self.take(&message, link),
                     Err(Gone::Suspected) => self.lookout.ask_instead(link.compare()),
+                    Err(Gone::Interrupted) => Box::pin(link.recover()).await?,
                     Err(gone) => return Err(gone),
                 },
                 sight = self.lookout.next() => match sight {
@@ -154,10 +155,11 @@ impl Asked {
             tokio::select! {
                 biased;
                 reply = self.replies.next() => self.send_reply(&reply, link).await?,
-                message = link.next() => match message {
+                message = link.next_uninterrupted() => match message {
                     Ok(message) => self.take(&message, link),
                     // It ends all the same; before the next one, it is found out.
                     Err(Gone::Suspected) => {}
+                    Err(Gone::Interrupted) => Box::pin(link.recover()).await?,
                     Err(gone) => return Err(gone),
                 },
             }

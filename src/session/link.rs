@@ -48,6 +48,8 @@ pub(super) enum Gone {
     Died(&'static str),
     /// The kernel's process is said to have ended, maybe by the code that runs there. Nothing is lost so far.
     Suspected,
+    /// The connection is lost, and is to be taken up where it was: [`Link::recover`].
+    Interrupted,
 }
 
 // Each flag is apart from the others.
@@ -242,15 +244,34 @@ impl Link {
     /// The next message of the kernel; without a connection there never is one. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Message, Gone> {
         loop {
+            match self.next_uninterrupted().await {
+                Err(Gone::Interrupted) => self.recover().await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Takes up a lost connection where it was. Who drops this in the middle, again and again, leaves a gateway with
+    /// connections of which it may take a dead one for the living: it is not to be waited for beside anything else that
+    /// comes often.
+    pub(super) async fn recover(&mut self) -> Result<(), Gone> {
+        match self.lost.take() {
+            Some((since, reason)) => self.resume(since, reason).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The next message of the kernel, as [`Link::next`], unless the connection is lost and to be taken up.
+    pub(super) async fn next_uninterrupted(&mut self) -> Result<Message, Gone> {
+        loop {
             if let Some(message) = self.replay.as_mut().and_then(|replay| replay.ready()) {
                 return Ok(message);
             }
             let Some(connection) = &mut self.connection else {
-                match self.lost.take() {
-                    Some((since, reason)) => self.resume(since, reason).await?,
-                    None => return std::future::pending().await,
+                if self.lost.is_some() {
+                    return Err(Gone::Interrupted);
                 }
-                continue;
+                return std::future::pending().await;
             };
             let received = match &mut self.replay {
                 None => connection.next().await,
@@ -286,9 +307,8 @@ impl Link {
 
     /// Takes a message of an execution that the kernel keeps a record of; `None` where there is nothing new in it.
     fn take_across_a_cut(&mut self, message: Message) -> Result<Option<Message>, Gone> {
-        let patience = self.shared.config.reconnect_timeout;
         let Some(replay) = &mut self.replay else { return Ok(Some(message)) };
-        match replay.take(message, patience) {
+        match replay.take(message) {
             Ok(taken) => Ok(taken),
             Err(Refused::Unknown(kernel_session)) => {
                 if self.kernel_session.as_ref().is_none_or(|known| *known == kernel_session) {
@@ -531,12 +551,13 @@ async fn next_across_a_cut(
     }
     match replay.deadline() {
         None => Ok(connection.next().await),
-        Some(deadline) => timeout_at(deadline, connection.next()).await.map_err(|_| {
-            Gone::Lost(
-                "the connection was lost and is there again; the kernel did not say what was missed"
-                    .to_owned(),
-            )
-        }),
+        Some(deadline) => match timeout_at(deadline, connection.next()).await {
+            Ok(received) => Ok(received),
+            Err(_) if replay.try_again() => Ok(Err(Broken::Lost("nothing came on it".to_owned()))),
+            Err(_) => {
+                Err(Gone::Lost("it is there again, but the kernel did not say what was missed".to_owned()))
+            }
+        },
     }
 }
 

@@ -20,6 +20,13 @@ const ANSWER: &str = "sandkernel_replay_reply";
 
 /// How much is kept of what the kernel may not have received.
 const SENT_BYTES: usize = 32 << 20;
+/// How long the kernel may take with its answer, while nothing comes, until the connection is replaced: a stock gateway
+/// that had two in a short time may give one's messages to the other. The time is doubled each time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(16);
+/// How often a kernel that answers otherwise may leave the question unanswered.
+const MOST_UNANSWERED: usize = 3;
+
 /// How much may come while the kernel has not answered.
 const HELD_BYTES: usize = 64 << 20;
 /// How many messages may be replayed in one execution: more than the kernel keeps.
@@ -41,6 +48,10 @@ pub(super) struct Replay {
     outgoing: VecDeque<Frame>,
     question: Option<Question>,
     questions: usize,
+    /// How long the kernel may take with its answer.
+    wait: Duration,
+    /// How often it left the question unanswered, though it answered another one.
+    unanswered: usize,
     /// Messages to be taken before any that comes.
     ready: VecDeque<Message>,
     /// The ids of what was replayed, which may come in the usual way, too.
@@ -55,8 +66,10 @@ struct Question {
     /// What has come of the execution since.
     held: Vec<Message>,
     held_bytes: usize,
-    /// Until when the kernel has to answer: it is known to be done with what could have kept it from that.
-    deadline: Option<Instant>,
+    /// Until when something has to come.
+    deadline: Instant,
+    /// Whether the kernel answers what it answers when no code runs.
+    free: bool,
 }
 
 /// Why an execution can't go on.
@@ -99,6 +112,8 @@ impl Replay {
             outgoing: VecDeque::new(),
             question: None,
             questions: 0,
+            wait: ANSWER_WITHIN,
+            unanswered: 0,
             ready: VecDeque::new(),
             replayed: HashSet::new(),
             hasher: RandomState::new(),
@@ -133,13 +148,21 @@ impl Replay {
             encode_request(subprotocol, ChannelName::Control, QUESTION, &id, session_id, &content, &[])?;
         let frames = vec![question, info(ChannelName::Control)?, info(ChannelName::Shell)?];
         self.outgoing.clear();
-        self.question = Some(Question { id, held: Vec::new(), held_bytes: 0, deadline: None });
+        let deadline = Instant::now() + self.wait;
+        self.question = Some(Question { id, held: Vec::new(), held_bytes: 0, deadline, free: false });
         Ok(frames)
     }
 
     /// Until when something has to come.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.question.as_ref()?.deadline
+        Some(self.question.as_ref()?.deadline)
+    }
+
+    /// Notes that nothing came. Whether it is to be tried on another connection.
+    pub(super) fn try_again(&mut self) -> bool {
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        self.unanswered += usize::from(self.question.as_ref().is_some_and(|question| question.free));
+        self.unanswered < MOST_UNANSWERED
     }
 
     /// What is to be sent now. It is sent again where it can't be told whether it was: [`Replay::went_out`].
@@ -164,7 +187,10 @@ impl Replay {
     /// # Errors
     ///
     /// Why the execution can't go on.
-    pub(super) fn take(&mut self, message: Message, patience: Duration) -> Result<Option<Message>, Refused> {
+    pub(super) fn take(&mut self, message: Message) -> Result<Option<Message>, Refused> {
+        if let Some(question) = &mut self.question {
+            question.deadline = Instant::now() + self.wait;
+        }
         if message.parent_id == self.parent {
             if let Some(question) = &mut self.question {
                 question.held_bytes = question.held_bytes.saturating_add(message.frame_bytes);
@@ -190,7 +216,7 @@ impl Replay {
                 Err(Refused::Unknown(message.header.session.to_string()))
             }
             (ChannelName::Shell, Some("_shell")) => {
-                question.deadline = Some(Instant::now() + patience);
+                question.free = true;
                 Ok(None)
             }
             _ => Ok(Some(message)),
