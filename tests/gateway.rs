@@ -110,6 +110,6 @@ async fn unknown_kernels_are_not_found(client: &GatewayClient) {
 
 async fn a_wrong_base_path_is_named(gateway: &Gateway) {
     let client = client(&format!("{}user/x", gateway.url()), Some(&gateway.token));
-    let error = client.wait_until_ready(Duration::from_millis(300)).await.unwrap_err();
+    let error = client.wait_until_ready(Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(&error, Error::NotReady { reason, .. } if reason.contains("base path")), "{error:?}");
 }

@@ -10,7 +10,7 @@ use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::session::Session;
 use support::fault_proxy::{Cut, FaultProxy, Toward};
 use support::tuned_gateway::TunedGateway;
-use support::{signal, within};
+use support::{begins_and_sleeps, signal, within};
 
 /// Far above what an answer takes on a machine under load, and far below the 60 s that a connection may take.
 const IN_TIME: Duration = Duration::from_secs(20);
@@ -113,8 +113,8 @@ async fn who_shares_a_kernel_learns_that_it_is_restarted() {
     let gateway = TunedGateway::start();
     let session = open(&gateway, gateway.port, Duration::from_secs(15)).await;
     let other = open(&gateway, gateway.port, Duration::from_secs(15)).await;
-    let code = "import time\nprint('began', flush=True)\ntime.sleep(600)";
-    let mut running = session.start(code.to_owned(), RunOptions { observe: true, ..within(60) }).unwrap();
+    let options = RunOptions { observe: true, ..within(60) };
+    let mut running = session.start(begins_and_sleeps(), options).unwrap();
     assert!(running.next_event().await.is_some());
     let asked = Instant::now();
     other.restart().await.unwrap();

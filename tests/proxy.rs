@@ -105,7 +105,7 @@ async fn a_session_goes_through_the_proxy_of_the_environment() {
     let environment = [
         ("ALL_PROXY", url),
         ("no_proxy", "other.test,gateway.invalid:8888".to_owned()),
-        (PATIENCE, "0.5".to_owned()),
+        (PATIENCE, "2".to_owned()),
     ];
     let said = outcome("https://gateway.invalid:8888/", TOKEN, &environment).await;
     assert!(said.contains("outcome: Err(Unresolvable"), "{said}");
@@ -205,7 +205,7 @@ async fn a_refusal_of_the_gateway_is_not_laid_to_the_proxy() {
 async fn a_proxy_may_be_out_of_reach_or_none() {
     let (client, target) =
         way("https://gateway.test/", &format!("http://{USERINFO}@127.0.0.1:{}", free_port()), None);
-    let error = client.wait_until_ready(Duration::from_millis(300)).await.unwrap_err();
+    let error = client.wait_until_ready(Duration::from_secs(1)).await.unwrap_err();
     assert!(
         matches!(&error, Error::NotReady { reason, .. } if reason.contains("the proxy 127.0.0.1:")),
         "{error:?}"

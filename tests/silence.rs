@@ -11,10 +11,10 @@ use sandkernel::error::Aftermath;
 use sandkernel::session::{Running, Session};
 use support::fault_proxy::{Cut, FaultProxy};
 use support::tuned_gateway::TunedGateway;
-use support::{Gateway, signal, within};
+use support::{Gateway, begins_and_sleeps, signal, within};
 
 /// Far above what an answer takes on a machine under load, and far below the 60 s that a connection may take.
-const IN_TIME: Duration = Duration::from_secs(8);
+const IN_TIME: Duration = Duration::from_secs(20);
 
 async fn open(gateway: &TunedGateway, port: u16, grace: Duration) -> Session {
     let config = SessionConfig {
@@ -31,11 +31,16 @@ async fn printed(session: &Session, expression: &str) -> String {
 
 /// Code that sleeps, and has begun to.
 async fn begin(session: &Session, timeout: Duration) -> Running {
-    let code = "import time\nprint('began', flush=True)\ntime.sleep(600)";
-    let options = RunOptions { observe: true, timeout: Some(timeout), ..within(60) };
-    let mut running = session.start(code.to_owned(), options).unwrap();
-    assert!(running.next_event().await.is_some());
-    running
+    // Twice that, and so on, where a loaded machine has not begun by then.
+    for factor in [1, 2, 4, 8, 16] {
+        let options = RunOptions { observe: true, timeout: Some(timeout * factor), ..within(60) };
+        let mut running = session.start(begins_and_sleeps(), options).unwrap();
+        if running.next_event().await.is_some() {
+            return running;
+        }
+        timed_out(&running.finish().await.unwrap_err());
+    }
+    panic!("the code did not begin")
 }
 
 fn timed_out(error: &Error) -> Aftermath {

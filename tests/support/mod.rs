@@ -10,9 +10,10 @@ pub(crate) mod tls_front;
 pub(crate) mod tuned_gateway;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -161,10 +162,36 @@ impl Drop for Gateway {
     }
 }
 
-/// A loopback port that nobody listens on.
+/// A loopback port that nobody listens on, and that nobody else takes while this process lives.
+///
+/// It is from below the range out of which the system gives ports to outgoing connections and to sockets bound to
+/// port 0. Among the tests, a port is whose who has the UDP port of that number.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port can be bound");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static RESERVED: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    loop {
+        let port = rand::random_range(12_000..30_000);
+        let Ok(reserved) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            RESERVED.lock().unwrap_or_else(PoisonError::into_inner).push(reserved);
+            return port;
+        }
+    }
+}
+
+/// Code that writes a line as one message: `print` writes the end of a line by itself.
+pub(crate) fn write_line(text: &str) -> String {
+    format!("__import__('sys').stdout.write('{text}\\n') and __import__('sys').stdout.flush()")
+}
+
+/// Code that says that it has begun, and sleeps.
+pub(crate) fn begins_and_sleeps() -> String {
+    format!("import time\n{}\ntime.sleep(600)", write_line("began"))
+}
+
+/// Time limits for code that has to have begun when its time is over; tried until it had. On an idle machine the
+/// first one is enough.
+pub(crate) fn time_limits() -> impl Iterator<Item = Duration> {
+    [300, 1_200, 4_800, 19_200].into_iter().map(Duration::from_millis)
 }
 
 /// Sends a process a signal, as `kill` does.
