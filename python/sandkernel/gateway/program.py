@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sandkernel.gateway import sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["program"]
 
@@ -35,11 +39,15 @@ MODULES = (
 )
 
 
-def program() -> str:
-    """Return the text of the program: the sources of this folder, and what imports them."""
+def program(written: Callable[[str], str] = str) -> str:
+    """Return the text of the program: the sources of this folder, and what imports them.
+
+    Args:
+        written: Changes the text of each module, without a change of what the module does.
+    """
     folder = Path(__file__).parent
     texts = dict.fromkeys(PACKAGES, "")
     for name in MODULES:
         path = folder.joinpath(*name.split(".")).with_suffix(".py")
-        texts[f"sandkernel.gateway.{name}"] = path.read_text(encoding="utf-8")
+        texts[f"sandkernel.gateway.{name}"] = written(path.read_text(encoding="utf-8"))
     return sources.program(texts, "from sandkernel.gateway.bootstrap import main\n\nmain()\n")

@@ -8,6 +8,7 @@ import json
 import zlib
 
 from sandkernel.gateway.program import program
+from sandkernel.sandboxes.modal.code import code_alone
 
 __all__ = ["command"]
 
@@ -17,7 +18,8 @@ FIND_PYTHON = (
     'echo "sandkernel: the image has no python" >&2; exit 127'
 )
 
-# Modal allows 65,536 bytes for all arguments together: compressed, we need a third of it. What lies in the
+# Modal allows 65,536 bytes for all arguments together: compressed and without comments, we need
+# less than half of it. What lies in the
 # working directory of the image must not stand in for modules of the standard library.
 LOAD = (
     "import sys; sys.path[0] or sys.path.pop(0); import base64, zlib; "
@@ -27,7 +29,7 @@ LOAD = (
 
 @functools.cache
 def _source() -> str:
-    return base64.b85encode(zlib.compress(program().encode(), 9)).decode()
+    return base64.b85encode(zlib.compress(program(code_alone).encode(), 9)).decode()
 
 
 def command(port: int, kernel_id: str) -> list[str]:
