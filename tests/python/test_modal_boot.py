@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import io
 import logging
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
@@ -19,6 +21,7 @@ import pytest
 from rich.console import Console
 from smolagents.monitoring import AgentLogger, LogLevel
 
+import sandkernel
 from loop_watch import the_loop_goes_on
 from sandkernel.exceptions import (
     BootError,
@@ -29,12 +32,12 @@ from sandkernel.exceptions import (
 )
 from sandkernel.executor import ModalExecutor
 from sandkernel.sandboxes.modal import entrypoint
+from sandkernel.sandboxes.modal.code import code_alone
 from sandkernel.sandboxes.modal.definition import EXPIRES_TAG, Definition
 from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sandkernel.testing import LocalModal
 
@@ -283,6 +286,29 @@ def test_modules_in_the_working_directory_do_not_replace_the_standard_library(tm
     # Without a token it ends, but not before its own imports.
     done = subprocess.run(entrypoint.command(8888, "kernel"), cwd=tmp_path, capture_output=True, check=False)
     assert done.stderr.decode().strip() == "bootstrap: no token: it would let everyone in"
+
+
+def statements(source: str) -> str:
+    """What a source does: docstrings do nothing, and neither does a number that stands in their place."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [
+                each
+                for each in node.body
+                if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return ast.dump(tree)
+
+
+def test_code_without_comments_does_the_same() -> None:
+    for path in (Path(sandkernel.__file__).parent / "gateway").rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        shortened = code_alone(source)
+        compile(shortened, path.name, "exec", dont_inherit=True)
+        assert statements(shortened) == statements(source), path
+    kept = "def shown():\n    return '''\n# shown\n\n'''"
+    assert code_alone(f"'Doc.'\n\n{kept}  # why\n\n    # why\n") == f"{kept}\n"
 
 
 def test_the_entrypoint_is_short_enough_for_modal() -> None:

@@ -19,8 +19,9 @@ def code_alone(source: str) -> str:
             continue
         first = node.body[0] if node.body else None
         if first is not None and ast.get_docstring(node, clean=False) is not None:
-            # In its place, as a body may have nothing else.
-            lines[first.lineno - 1] = " " * first.col_offset + "0"
+            # The body of a function may have nothing else; nothing may stand before a module's `__future__`.
+            instead = "" if isinstance(node, ast.Module) else " " * first.col_offset + "0"
+            lines[first.lineno - 1] = instead
             lines[first.lineno : first.end_lineno] = [""] * ((first.end_lineno or 0) - first.lineno)
     return _without_comments("\n".join(lines) + "\n")
 
