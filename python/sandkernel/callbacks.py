@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -18,14 +20,29 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import Execution, ExecutionStream, InputRequest, Result
 
-__all__ = ["Callbacks"]
+__all__ = ["GRACE_SECONDS", "Callbacks", "attend", "attend_in_loop"]
+
+log = logging.getLogger("sandkernel")
+
+# How long what an interrupted execution gives out last is still handed over.
+GRACE_SECONDS = 1.0
 
 # What a terminal sends at the end of input: `input()` raises `EOFError`.
 END_OF_INPUT = "\x04"
 
 
 class Callbacks:
-    """Hands the events of an execution to whom they concern."""
+    """Hands the events of an execution to whom they concern.
+
+    Args:
+        on_stdout: As for `Session.run`.
+        on_stderr: As for `Session.run`.
+        on_result: As for `Session.run`.
+        on_input: As for `Session.run`.
+        on_request: As for `Session.run`.
+        timeout: The seconds within which the events are handed over, from the first one on; `None` for no
+            limit.
+    """
 
     def __init__(
         self,
@@ -34,6 +51,8 @@ class Callbacks:
         on_result: Callable[[Result], object] | None = None,
         on_input: Callable[[InputRequest], str | Awaitable[str]] | None = None,
         on_request: Callable[[InputRequest], object] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> None:
         if on_input is not None and on_request is not None:
             raise ConfigurationError("there is either on_input or on_request, which take the same requests")
@@ -44,6 +63,9 @@ class Callbacks:
         self._on_request = on_request
         self._take: Callable[[InputRequest], bool] | None = None
         self._failure: Exception | None = None
+        self._timeout = timeout
+        self._end: float | None = None
+        self._late = 0
         self._exit = ExitStack()
 
     def __bool__(self) -> bool:
@@ -76,6 +98,13 @@ class Callbacks:
 
     def __exit__(self, *_: object) -> None:
         self._exit.close()
+        if self._late:
+            log.warning(
+                "the callbacks were too slow for the timeout of %g s: they were not told %d of the outputs "
+                "and results, all of which the Execution has",
+                self._timeout,
+                self._late,
+            )
 
     def __call__(self, event: object) -> None:
         """Take an event."""
@@ -86,6 +115,9 @@ class Callbacks:
             return
         if self._failure is not None:
             return
+        if self._timeout is not None and self._is_late(self._timeout):
+            self._late += 1
+            return
         try:
             if isinstance(event, _sandkernel.Output):
                 callback = self._on_stdout if event.stream == "stdout" else self._on_stderr
@@ -95,6 +127,12 @@ class Callbacks:
                 self._on_result(event)
         except Exception as error:  # noqa: BLE001 raised at the end, when the execution is complete
             self._failure = error
+
+    def _is_late(self, timeout: float) -> bool:
+        now = time.monotonic()
+        if self._end is None:
+            self._end = now + timeout + GRACE_SECONDS
+        return now > self._end
 
     def _answer(self, request: InputRequest) -> None:
         try:
@@ -132,6 +170,29 @@ class Callbacks:
                 setattr(self._failure, "execution", execution)  # noqa: B010 it is not declared
             raise self._failure
         return execution
+
+
+def attend(stream: ExecutionStream, callbacks: Callbacks) -> Execution:
+    """Hand the events of a stream to callbacks; return its execution.
+
+    Raises:
+        Exception: What a callback raised; see `Callbacks.finish`.
+    """
+    with callbacks:
+        for event in stream:
+            callbacks(event)
+    return callbacks.finish(stream)
+
+
+async def attend_in_loop(stream: ExecutionStream, callbacks: Callbacks) -> Execution:
+    """Do what `attend` does, in a task."""
+    with callbacks:
+        try:
+            async for event in stream:
+                callbacks(event)
+        finally:
+            stream.close()
+    return callbacks.finish(stream)
 
 
 def _typed(text: object) -> str:

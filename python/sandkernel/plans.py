@@ -7,20 +7,23 @@ written once, and runs in a thread (`drive`) and in a task (`adrive`) alike.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sandkernel import InputRequest
-from sandkernel.callbacks import Callbacks
+from sandkernel.callbacks import Callbacks, attend, attend_in_loop
+from sandkernel.exceptions import ExecutionTimeout
 from sandkernel.sandboxes.cancellation import in_thread
 
 if TYPE_CHECKING:
     from sandkernel import Execution, Session
 
-__all__ = ["Outcome", "Plan", "Request", "Work", "adrive", "astream", "drive"]
+__all__ = ["Deadline", "Outcome", "Plan", "Request", "Work", "adrive", "astream", "drive", "within"]
 
 T = TypeVar("T")
 
@@ -38,6 +41,7 @@ class Request:
             a task, with the `loop` that awaits the code.
         buffers: What is attached to the request.
         callbacks: What else `Session.run` takes: `on_stdout` and the like.
+        counted: Whether its time is part of the time limit of what is done: not so what repairs a sandbox.
     """
 
     code: str
@@ -47,11 +51,12 @@ class Request:
     on_request: Callable[..., object] | None = None
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     buffers: Sequence[bytes | bytearray] = ()
+    counted: bool = True
 
 
 @dataclass(frozen=True)
 class Work:
-    """A call that waits, on this machine.
+    """A call that waits, on this machine. Its time is part of no time limit.
 
     Attributes:
         function: What is called. What it waits for follows `Cancellation.current`.
@@ -64,6 +69,74 @@ class Work:
 
 
 Plan: TypeAlias = Generator["Request | Work", Any, T]
+
+
+class Deadline:
+    """When all of what is done for a caller has to have ended.
+
+    Args:
+        limit: The seconds from now on.
+
+    Attributes:
+        limit: The same.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._end = time.monotonic() + limit
+
+    @property
+    def remaining(self) -> float:
+        """The seconds that are left; 0 or less where it has passed."""
+        return self._end - time.monotonic()
+
+    def extend(self, seconds: float) -> None:
+        """Put it off."""
+        self._end += seconds
+
+    def check(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            ExecutionTimeout: It has.
+        """
+        remaining = self.remaining
+        if remaining <= 0:
+            raise ExecutionTimeout(f"It took longer than {self.limit:g} s")
+        return remaining
+
+
+def within(deadline: Deadline, plan: Plan[T]) -> Plan[T]:
+    """Carry out a plan whose requests together have to end in time.
+
+    Each gets what is left, where that is less than its own timeout, and none is begun when nothing is left:
+    then `ExecutionTimeout` is raised in the plan.
+    """
+    try:
+        step = next(plan)
+        while True:
+            try:
+                outcome = yield from _attempt_within(deadline, step)
+            except BaseException as error:  # noqa: BLE001, PERF203 the plan decides
+                step = plan.throw(error)
+            else:
+                step = plan.send(outcome)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _attempt_within(deadline: Deadline, step: Request | Work) -> Plan[Any]:
+    if isinstance(step, Request) and step.counted:
+        remaining = deadline.check()
+        if step.timeout is None or step.timeout > remaining:
+            step = dataclasses.replace(step, timeout=remaining)
+        return (yield step)
+    began = time.monotonic()
+    try:
+        return (yield step)
+    finally:
+        deadline.extend(time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -79,11 +152,7 @@ def drive(plan: Plan[T], session: Session) -> T:
         step = next(plan)
         while True:
             try:
-                outcome = (
-                    step.function()
-                    if isinstance(step, Work)
-                    else session.run(step.code, **_options(step), **step.callbacks)
-                )
+                outcome = step.function() if isinstance(step, Work) else _run(step, session)
             except BaseException as error:  # noqa: BLE001, PERF203 the plan decides
                 step = plan.throw(error)
             else:
@@ -143,6 +212,14 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
     yield outcome
 
 
+def _run(request: Request, session: Session) -> Execution:
+    options = _options(request)
+    if not request.callbacks:
+        return session.run(request.code, **options)
+    callbacks = Callbacks(on_request=options.pop("on_request"), **request.callbacks)
+    return attend(session.stream(request.code, **options), callbacks)
+
+
 async def _attempt(step: Request | Work, session: Session) -> Execution | object:
     if isinstance(step, Work):
         if not step.brief:
@@ -154,7 +231,10 @@ async def _attempt(step: Request | Work, session: Session) -> Execution | object
             await asyncio.wait({work})
             raise
     options = _options(step, asyncio.get_running_loop())
-    return await session.arun(step.code, **options, **step.callbacks)
+    if not step.callbacks:
+        return await session.arun(step.code, **options)
+    callbacks = Callbacks(on_request=options.pop("on_request"), **step.callbacks)
+    return await attend_in_loop(session.astream(step.code, **options), callbacks)
 
 
 def _options(request: Request, loop: asyncio.AbstractEventLoop | None = None) -> dict[str, Any]:

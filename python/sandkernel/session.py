@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from sandkernel import _sandkernel
-from sandkernel.callbacks import Callbacks
+from sandkernel.callbacks import Callbacks, attend, attend_in_loop
 from sandkernel.exceptions import ConfigurationError, ForkError
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ class Session:
     which does nothing there.
     """
 
-    __slots__ = ("__weakref__", "_session")
+    __slots__ = ("__weakref__", "_session", "_timeout")
 
     _session: _sandkernel.Session
+    _timeout: float | None
 
     def __init__(self) -> None:
         raise TypeError(
@@ -144,9 +145,9 @@ class Session:
         )
 
     @classmethod
-    def _wrap(cls, session: _sandkernel.Session) -> Self:
+    def _wrap(cls, session: _sandkernel.Session, timeout: float | None) -> Self:
         self = cls.__new__(cls)
-        self._session = session
+        self._session, self._timeout = session, timeout
         return self
 
     @classmethod
@@ -228,13 +229,18 @@ class Session:
                     max_output_bytes=max_output_bytes,
                     max_result_bytes=max_result_bytes,
                 )
-            )
+            ),
+            timeout,
         )
 
     @classmethod
     async def aconnect(cls, url: str, token: str | None = None, **options: Unpack[ConnectOptions]) -> Self:
         """`connect`, awaited, with the same arguments. Cancelling it leaves no kernel behind."""
-        return cls._wrap(await _sandkernel.Session.aconnect(_arguments(url, token, **options)))
+        session = await _sandkernel.Session.aconnect(_arguments(url, token, **options))
+        return cls._wrap(session, options.get("timeout"))
+
+    def _limit(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else timeout
 
     @property
     def kernel_id(self) -> str:
@@ -310,7 +316,9 @@ class Session:
             buffers: Binary attachments of the request, of whatever size the gateway takes (a stock one: 10
                 MiB in all), for code that looks for them: in ipykernel as
                 `get_ipython().kernel.get_parent("shell")["buffers"]`, a list of memoryviews.
-            on_stdout: Called with text as it is written to standard output, in this thread.
+            on_stdout: Called with text as it is written to standard output, in this thread. A callback that
+                is slow is not told what it did not get within `timeout` of the first that it got: the logger
+                "sandkernel" says how much that was, and the execution has it.
             on_stderr: The same for standard error.
             on_result: Called with each result as it is displayed.
             on_input: Called with an `InputRequest` when the code calls `input()` or `getpass.getpass()`,
@@ -334,16 +342,15 @@ class Session:
             Exception: What a callback raised, once the execution has ended, which it has as its `.execution`.
         """
         _check(code, buffers)
-        callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
+        callbacks = Callbacks(
+            on_stdout, on_stderr, on_result, on_input, on_request, timeout=self._limit(timeout)
+        )
         if not callbacks:
             return self._session.run(code, timeout, silent, store_history, generation, buffers)
         stream = self._session.stream(
             code, timeout, silent, store_history, generation, callbacks.allow_input, buffers
         )
-        with callbacks:
-            for event in stream:
-                callbacks(event)
-        return callbacks.finish(stream)
+        return attend(stream, callbacks)
 
     async def arun(
         self,
@@ -366,19 +373,15 @@ class Session:
         coroutine function: these have threads of their own.
         """
         _check(code, buffers)
-        callbacks = Callbacks(on_stdout, on_stderr, on_result, on_input, on_request)
+        callbacks = Callbacks(
+            on_stdout, on_stderr, on_result, on_input, on_request, timeout=self._limit(timeout)
+        )
         if not callbacks:
             return await self._session.arun(code, timeout, silent, store_history, generation, buffers)
         stream = self._session.stream(
             code, timeout, silent, store_history, generation, callbacks.allow_input, buffers
         )
-        with callbacks:
-            try:
-                async for event in stream:
-                    callbacks(event)
-            finally:
-                stream.close()
-        return callbacks.finish(stream)
+        return await attend_in_loop(stream, callbacks)
 
     def stream(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sandkernel import serialization
 from sandkernel.exceptions import PayloadError
 from sandkernel.executor import presentation
+from sandkernel.plans import Deadline, within
 from sandkernel.serialization.budget import Budget
 from sandkernel.serialization.images import from_file as image_from_file
 
@@ -27,6 +28,8 @@ __all__ = ["Ticket", "decode", "fetch", "from_error", "from_results", "image_of"
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
 PIECE_BYTES = 1 << 20
+# For all the pieces of one, also where the step has no time limit.
+FETCH_SECONDS = 900.0
 _TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15}):([0-9]{1,15})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -126,11 +129,15 @@ def ticket(execution: Execution) -> Ticket | None:
     return Ticket(matched[1], int(matched[2]), int(matched[3])) if matched else None
 
 
-def piece(execution: Execution) -> tuple[str, bytes]:
+def piece(execution: Execution, size: int) -> tuple[str, bytes]:
     """Return the form and the next bytes of an answer that is asked for in pieces.
 
+    Args:
+        execution: What the kernel replied.
+        size: The length of the piece. A shorter one would have to be followed by more than are asked for.
+
     Raises:
-        PayloadError: The kernel does not have it, or what it replied is no piece.
+        PayloadError: The kernel does not have it, or what it replied is not that piece.
     """
     error = execution.error
     if error is not None and error.name == "Reply":
@@ -139,7 +146,7 @@ def piece(execution: Execution) -> tuple[str, bytes]:
             payload = base64.b64decode(text, validate=True)
         except ValueError:
             payload = b""
-        if payload:
+        if len(payload) == size:
             return form, payload
     raise PayloadError("The final answer did not arrive whole: give it again, or a smaller one")
 
@@ -153,7 +160,8 @@ def fetch(ticket: Ticket, provision: Provision, limits: Mapping[str, int]) -> Pl
         limits: The bytes that it may have, by the names of the settings.
 
     Raises:
-        PayloadError: It is larger.
+        PayloadError: It is larger, or the kernel gives no such pieces.
+        ExecutionTimeout: It did not arrive in time.
     """
     for name, allowed in limits.items():
         if ticket.size > allowed:
@@ -161,14 +169,19 @@ def fetch(ticket: Ticket, provision: Provision, limits: Mapping[str, int]) -> Pl
                 f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows {allowed}. "
                 "Give a summary, or a part of it"
             )
-    form, payload = "safe", bytearray()
-    while len(payload) < ticket.size:
-        call = f"answer_piece({ticket.name!r},{len(payload)},{PIECE_BYTES})"
-        execution: Execution = yield provision.request(f"__import__('_sandkernel').{call}")
-        form, next_piece = piece(execution)
-        payload += next_piece
+    form, payload = yield from within(Deadline(FETCH_SECONDS), _pieces(ticket, provision))
     document, beside = payload[: ticket.document_size], payload[ticket.document_size :]
     return form, [bytes(document), bytes(beside)] if beside else [bytes(document)]
+
+
+def _pieces(ticket: Ticket, provision: Provision) -> Plan[tuple[str, bytearray]]:
+    form, payload = "safe", bytearray()
+    while (left := ticket.size - len(payload)) > 0:
+        call = f"answer_piece({ticket.name!r},{len(payload)},{PIECE_BYTES})"
+        execution: Execution = yield provision.request(f"__import__('_sandkernel').{call}")
+        form, next_piece = piece(execution, min(left, PIECE_BYTES))
+        payload += next_piece
+    return form, payload
 
 
 def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:  # noqa: ANN401 text, an image or None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import sys
 import threading
 from contextlib import aclosing
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.local_python_executor import CodeOutput
@@ -17,12 +19,18 @@ from sandkernel import Session, arguments, packages
 from sandkernel.exceptions import (
     ClosedError,
     ConfigurationError,
+    ExecutionTimeout,
     ForkError,
     InterruptedExecutionError,
     SandkernelError,
 )
 from sandkernel.executor import agents, answers, images, kernels, logs, tracebacks
-from sandkernel.executor.explanations import explain, is_state_lost
+from sandkernel.executor.explanations import (
+    explain,
+    explain_unfetched,
+    explain_unprepared,
+    is_state_lost,
+)
 from sandkernel.executor.kernels import Kernels, RunOutcome
 from sandkernel.executor.placement import Placement
 from sandkernel.executor.provision import Provision
@@ -31,7 +39,7 @@ from sandkernel.executor.runs import Runs
 from sandkernel.executor.streaming import Audience, is_for_all
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
-from sandkernel.plans import Outcome, Plan, Work, adrive, astream, drive
+from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
 from sandkernel.sandboxes import runner
 from sandkernel.sandboxes.cancellation import Cancellation, in_thread
 from sandkernel.sandboxes.shared import SharedSandbox
@@ -83,7 +91,13 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         logger: A logger of smolagents; `None` for silence.
         allow_pickle: Whether values without a safe form travel as pickles. Loading one runs code that the
             kernel chose, in this process: leave it off unless you trust the sandbox.
-        timeout: The seconds that an execution may take; `None` for no limit.
+        timeout: The seconds that a step may take; `None` for no limit. They count from when its turn has come
+            and its sandbox is there (waiting for earlier calls and booting a new sandbox are apart), over
+            all that is done for it: giving a kernel that has lost its state what it needs, the code, and the
+            fetching of a final answer. Then the code is interrupted. What a callback, or `stream_logs`, was
+            not told by then is left out, with a line on the logger; `last_execution` has it. A callback that
+            is being called is waited for. Without a limit, what the executor itself asks of the kernel still
+            has an end: two minutes for a request, 15 for installing packages and for fetching an answer.
         max_logs_length: The characters of an execution's output that the model is shown: its head and its
             tail.
         payload_limits: What a final answer, and the arguments of each call of a tool on the host, may hold:
@@ -549,20 +563,23 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     async def astream(self, code: str, *, timeout: float | EllipsisType | None = ...) -> AsyncIterator[Any]:
         """Run code as `arun` does, and yield its events as they come: `Output`, `Result`, `ExecutionError`.
 
-        The last thing yielded is the `CodeOutput`; an error of the code is raised after its event.
+        The last thing yielded is the `CodeOutput`; an error of the code is raised after its event. Others
+        have their turn when all is yielded, or the stream is closed (`contextlib.aclosing`); once `timeout`
+        is over, also while nobody asks for the next event.
         """
         self._require_open()
         plan = self._reboots.guard(self._execute(code, timeout))
+        limit = self._limit(timeout)
         async with self._turns.atake() as turn:
             await self._renew()
-            async with aclosing(astream(plan, self._open())) as events:
-                async for event in events:
-                    if isinstance(event, Outcome):
-                        yield event.value
-                    elif is_for_all(event):
-                        yield event
-                    # Each may be asked for by another task.
-                    turn.task = asyncio.current_task()
+            with self._turns.lending(turn, limit):
+                async with aclosing(astream(plan, self._open())) as events:
+                    async for event in events:
+                        told = event.value if isinstance(event, Outcome) else event
+                        if told is not event or is_for_all(event):
+                            turn.suspended = True
+                            yield told
+                            await self._turns.go_on(turn)
 
     async def asend_tools(self, tools: Mapping[str, Any]) -> None:
         """Do what `send_tools` does."""
@@ -657,16 +674,40 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         # Not a plan itself: what can't work is said before waiting for a turn.
         if not isinstance(code, str):
             raise ConfigurationError(f"The code is a str, not {type(code).__name__}")
-        return self._execution(code, self.timeout if timeout is ... else timeout)
+        return self._step(code, self._limit(timeout))
 
-    def _execution(self, code: str, limit: float | None) -> Plan[CodeOutput]:
+    def _limit(self, timeout: float | EllipsisType | None) -> float | None:
+        limit = self.timeout if timeout is ... else timeout
+        if not (limit is None or (isinstance(limit, (int, float, Real)) and limit > 0)):
+            raise ConfigurationError(f"timeout is a number of seconds above 0, not {limit!r:.60}")
+        return None if limit == math.inf else limit
+
+    def _step(self, code: str, limit: float | None) -> Plan[CodeOutput]:
+        if limit is None:
+            return (yield from self._execution(code, None))
+        # From here on: its turn has come, and its sandbox is there.
+        deadline = Deadline(limit)
+        return (yield from within(deadline, self._execution(code, deadline)))
+
+    def _execution(self, code: str, deadline: Deadline | None) -> Plan[CodeOutput]:
         self.state["_print_outputs"] = ""
-        execution = yield from self._provision.with_everything(lambda: self._ask(code, limit))
+        try:
+            execution = yield from self._provision.with_everything(lambda: self._ask(code, deadline))
+        except ExecutionTimeout as error:
+            if isinstance(error.__cause__, ExecutionTimeout):
+                raise
+            raise explain_unprepared(error, None if deadline is None else deadline.limit) from error
         return (yield from self._conclude(execution))
 
-    def _ask(self, code: str, limit: float | None) -> Plan[Execution]:
+    def _ask(self, code: str, deadline: Deadline | None) -> Plan[Execution]:
+        limit = None if deadline is None else deadline.limit
         audience = Audience(
-            self.on_stdout, self.on_stderr, self.on_result, self.logger, stream_logs=self.stream_logs
+            self.on_stdout,
+            self.on_stderr,
+            self.on_result,
+            self.logger,
+            stream_logs=self.stream_logs,
+            deadline=deadline,
         )
         request = self._provision.request(code, limit, ours=False)
         if audience:
@@ -702,7 +743,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         shown = self.state["_print_outputs"]
         answer = answers.from_results(execution)
         if answer is None and (ticket := answers.ticket(execution)) is not None:
-            answer = yield from answers.fetch(ticket, self._provision, self._answer_limits())
+            try:
+                answer = yield from answers.fetch(ticket, self._provision, self._answer_limits())
+            except ExecutionTimeout as error:
+                raise explain_unfetched(error, execution) from error
         if answer is None:
             answer = answers.from_error(execution)
         if answer is not None:

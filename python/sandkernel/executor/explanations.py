@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sandkernel.exceptions import ExecutionTimeout, InterruptedExecutionError, KernelDied
 
-__all__ = ["NOTICE", "NOTICE_OF_REBOOT", "explain", "is_state_lost"]
+if TYPE_CHECKING:
+    from sandkernel import Execution
+
+__all__ = [
+    "NOTICE",
+    "NOTICE_OF_REBOOT",
+    "explain",
+    "explain_unfetched",
+    "explain_unprepared",
+    "is_state_lost",
+]
 
 STATE_LOST = (
     "all variables, imports and functions that earlier steps defined are gone, and must be defined again if "
@@ -52,3 +64,31 @@ def explain(error: InterruptedExecutionError, limit: float | None, notice: str) 
         )
         return KernelDied(message, error.execution)
     return error
+
+
+def explain_unprepared(error: ExecutionTimeout, limit: float | None) -> ExecutionTimeout:
+    """Return the error of a step whose time was over before its code was asked for.
+
+    Args:
+        error: What was raised.
+        limit: The seconds that the step was allowed; `None` for no limit.
+    """
+    within = "in time" if limit is None else f"within the time limit of {limit:g} s"
+    message = f"The code was not run: the kernel could not be given what the code needs {within}."
+    if error.restarted:
+        message += f" It was restarted: {STATE_LOST}."
+    return ExecutionTimeout(f"{message} Try again later.", restarted=error.restarted)
+
+
+def explain_unfetched(error: ExecutionTimeout, execution: Execution) -> ExecutionTimeout:
+    """Return the error of a step whose final answer did not arrive in time.
+
+    Args:
+        error: What was raised.
+        execution: That of the code, which has ended.
+    """
+    return ExecutionTimeout(
+        "The code ended, but its final answer did not arrive in time: give it again, or a smaller one.",
+        execution,
+        restarted=error.restarted,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -332,7 +333,9 @@ class Provision:
     def install_inside(self, requirements: list[str]) -> Plan[None]:
         """Have the kernel itself install requirements, into its own environment."""
         code = f"__import__('_sandkernel').install({requirements!r})"
-        execution = yield from self.run(code, INSTALL_TIMEOUT)
+        # In a step, it is done for a sandbox that has just been booted, which is no part of its time limit.
+        request = dataclasses.replace(self.request(code, INSTALL_TIMEOUT), counted=False)
+        execution = _expect((yield request))
         if execution.error is not None:
             output = execution.error.value
             raise PackageInstallError(

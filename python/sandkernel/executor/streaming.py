@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 from smolagents.monitoring import LogLevel
 
+from sandkernel.callbacks import GRACE_SECONDS
 from sandkernel.executor import answers, rebinding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sandkernel import Result
+    from sandkernel.plans import Deadline
 
 __all__ = ["Audience", "is_for_all"]
 
@@ -39,6 +41,7 @@ class Audience:
         on_result: Called with each result as it is displayed.
         logger: Is told the lines, where it is to be told.
         stream_logs: Whether it is.
+        deadline: When the step has to have ended: what nobody was told a moment later is not told any more.
     """
 
     def __init__(
@@ -49,9 +52,13 @@ class Audience:
         logger: Any,  # noqa: ANN401 smolagents takes several
         *,
         stream_logs: bool,
+        deadline: Deadline | None = None,
     ) -> None:
         self._logger = logger
-        self._lines = {name: _Lines(logger) for name in ("stdout", "stderr")} if stream_logs else {}
+        self._deadline = deadline
+        self._late = 0
+        names = ("stdout", "stderr") if stream_logs else ()
+        self._lines = {name: _Lines(logger, self._is_late) for name in names}
         self._listeners: dict[str, list[Callable[[Any], object] | None]] = {
             "stdout": [on_stdout, self._log_stdout if stream_logs else None],
             "stderr": [on_stderr, self._log_stderr if stream_logs else None],
@@ -72,15 +79,24 @@ class Audience:
         }
 
     def finish(self) -> None:
-        """Tell the logger the lines that have no end."""
+        """Tell the logger the lines that have no end, and what nobody was told."""
         for lines in self._lines.values():
             lines.finish()
+        if self._late and self._deadline is not None:
+            message = (
+                f"the callbacks, or the logger, were too slow for the time limit of {self._deadline.limit:g} "
+                f"s: they were not told {self._late} of the outputs, lines and results, all of which "
+                "last_execution has"
+            )
+            self._logger.log(Text(message), level=LogLevel.ERROR)
 
     def _tell_result(self, result: Result) -> None:
         if is_for_all(result):
             self._tell("result", result)
 
     def _tell(self, name: str, told: object) -> None:
+        if self._is_late():
+            return
         listeners = self._listeners.get(name, [])
         for place, listener in enumerate(listeners):
             if listener is None:
@@ -92,6 +108,12 @@ class Audience:
                 message = f"on_{name} raised {type(error).__name__}: {error!s:.500}; it is not called again"
                 self._logger.log(Text(message), level=LogLevel.ERROR)
 
+    def _is_late(self) -> bool:
+        """Whether it is too late to tell something, which counts as not told then."""
+        is_late = self._deadline is not None and self._deadline.remaining < -GRACE_SECONDS
+        self._late += is_late
+        return is_late
+
     def _log_stdout(self, text: str) -> None:
         self._lines["stdout"].take(text)
 
@@ -102,8 +124,9 @@ class Audience:
 class _Lines:
     """Logs whole lines, each as a terminal would show it in the end: a progress bar is one."""
 
-    def __init__(self, logger: Any) -> None:  # noqa: ANN401
+    def __init__(self, logger: Any, is_late: Callable[[], bool]) -> None:  # noqa: ANN401
         self._logger = logger
+        self._is_late = is_late
         self._rest = ""
 
     def take(self, text: str) -> None:
@@ -120,5 +143,7 @@ class _Lines:
 
     def _log(self, lines: Iterable[str]) -> None:
         for line in lines:
+            if self._is_late():
+                continue
             # Not as markup: the text is the kernel's.
             self._logger.log(Text(line.rstrip("\r").rpartition("\r")[2][-_LINE_LENGTH:]), level=LogLevel.INFO)

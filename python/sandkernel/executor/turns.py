@@ -24,6 +24,9 @@ __all__ = ["Turn", "Turns"]
 FIRST_LOOK_SECONDS = 0.05
 LONGEST_LOOK_SECONDS = 1.0
 
+# How often a turn that is past its time is looked at.
+LEND_SECONDS = 1.0
+
 INSTEAD = "give it an executor of its own, such as one of new_kernel()"
 
 
@@ -34,14 +37,16 @@ class Turn:
         thread: The thread that calls, or that runs the event loop of the task that calls.
         task: That task; `None` where a thread itself calls.
         came: Done when the turn has come; `None` where it came at once.
+        suspended: Whether it is that of a generator that nobody asks for the next value at the moment.
     """
 
-    __slots__ = ("came", "task", "thread")
+    __slots__ = ("came", "suspended", "task", "thread")
 
     def __init__(self, task: asyncio.Task[Any] | None) -> None:
         self.thread = threading.get_ident()
         self.task = task
         self.came: Future[None] | None = None
+        self.suspended = False
 
     def is_forsaken(self) -> bool:
         """Whether nobody can ever end it: its event loop is closed."""
@@ -128,6 +133,39 @@ class Turns:
             yield turn
         finally:
             self.end(turn)
+
+    @contextmanager
+    def lending(self, turn: Turn, limit: float | None) -> Iterator[None]:
+        """Hand a turn on, after so many seconds, while it is suspended; `go_on` has it come again."""
+        if limit is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+
+        def lend() -> None:
+            if turn.suspended:
+                self.end(turn)
+            timers[:] = [loop.call_later(LEND_SECONDS, lend)]
+
+        timers.append(loop.call_later(limit + LEND_SECONDS, lend))
+        try:
+            yield
+        finally:
+            timers[0].cancel()
+
+    async def go_on(self, turn: Turn) -> None:
+        """Go on with a turn that was suspended, in whichever task this is; wait where it was handed on.
+
+        Raises:
+            ConfigurationError: It would never come, as for `atake`.
+        """
+        turn.task, turn.suspended = _current_task(), False
+        if self._turn is not turn:
+            turn.came = None
+            came = self._queue(turn).came
+            if came is not None:
+                await self._wait(turn, came)
 
     async def _wait(self, turn: Turn, came: Future[None]) -> None:
         coming, pause = asyncio.wrap_future(came), FIRST_LOOK_SECONDS

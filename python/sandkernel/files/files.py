@@ -40,7 +40,9 @@ class Files:
     A relative path is relative to the kernel's working directory. Each call waits for what the kernel is
     doing. Nothing is left half done: what is written takes its target's place at the end, in the sandbox and
     on this machine, and a call that fails, is interrupted (Ctrl-C) or is cancelled leaves what was there
-    before. A connection that breaks meanwhile is taken up where it was, as for executions.
+    before. A connection that breaks meanwhile is taken up where it was, as for executions. And each call has
+    an end: a request has two minutes, and a transfer is given up that takes five minutes longer than it would
+    at 16 KiB a second.
 
     The sandbox is not trusted: no name that it tells leads out of the directory that is downloaded to, and
     what is received is bounded. Whoever may write to its files decides what they hold.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from sandkernel.exceptions import SandboxFileTooLargeError
 from sandkernel.files import tree
 from sandkernel.files.tree import Part
-from sandkernel.plans import Work
+from sandkernel.plans import Deadline, Work
 from sandkernel.shipment import PIECE_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ BLOCK_BYTES = PIECE_BYTES - (512 << 10)
 LEAST_BLOCK_BYTES = 64 << 10
 NAMES_BYTES = 64 << 10
 NAME_OVERHEAD = 64
+# A transfer is given up that is slower than this, and so much time beside.
+LEAST_BYTES_PER_SECOND = 16 << 10
+TRANSFER_SECONDS = 300.0
 # A file may hold more than its size says: those of /proc do.
 PROBE_BYTES = 4 << 10
 
@@ -176,7 +179,10 @@ def transfer(
     """
     queue, done, block = _Queue(parts), 0, BLOCK_BYTES
     total = sum(part.size for part in parts)
+    deadline = Deadline(TRANSFER_SECONDS)
     while queue:
+        if deadline.remaining <= 0:
+            raise files.error(f"it is too slow: {done} bytes were carried over until now")
         if limit is not None and max(done, total) > limit:
             reason = f"it has {max(done, total)} bytes, and max_bytes allows {limit}"
             raise files.error(reason, SandboxFileTooLargeError)
@@ -192,5 +198,6 @@ def transfer(
         yield from sink.write(wanted, lengths, data)
         queue.advance(wanted, lengths)
         done += len(data)
+        deadline.extend(len(data) / LEAST_BYTES_PER_SECOND)
         if on_progress is not None:
             on_progress(done, max(done, total))
