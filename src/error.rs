@@ -59,12 +59,13 @@ pub enum Error {
 
     /// The gateway refuses the token.
     #[error(
-        "the gateway at {url} refused the token (HTTP status {status}); pass the token it was started with"
+        "the gateway at {url} refused the token (HTTP status {status}); pass the token it was started with, as it takes \
+         it: authorization=\"token\", \"bearer\" or \"query\""
     )]
     Auth {
         /// The gateway's base URL, without credentials.
         url: String,
-        /// 401 or 403.
+        /// 401 or 403, or that of a page to log in, or of a redirect to it.
         status: u16,
     },
 

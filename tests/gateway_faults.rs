@@ -147,15 +147,20 @@ async fn a_redirect_is_not_followed() {
         (302, format!("http://127.0.0.1:{}/{TOKEN}?token={TOKEN}", target.port), "127.0.0.1"),
         (307, "https://login.example/?next=here".to_owned(), "login.example"),
         (301, format!("https://{TOKEN}.example/"), "[token].example"),
-        (308, "/hub/login".to_owned(), "127.0.0.1"),
+        (308, "/base/path".to_owned(), "127.0.0.1"),
     ] {
         let headers = format!("Location: {location}\r\n");
         let server = FaultServer::start(move |_, _| Reply::http(status, &headers, "")).await;
         let error = refusal(&server).await;
         let Error::Gateway { reason, .. } = &error else { panic!("{error:?}") };
         assert!(reason.contains(&format!("the host {named},")), "{reason}");
-        assert!(!reason.contains("next") && !reason.contains("/hub"), "{reason}");
+        assert!(!reason.contains("next") && !reason.contains("/base"), "{reason}");
     }
+    let server =
+        FaultServer::start(|_, _| Reply::http(302, &format!("Location: /hub/login?next={TOKEN}\r\n"), ""))
+            .await;
+    let error = refusal(&server).await;
+    assert!(matches!(error, Error::Auth { status: 302, .. }), "{error:?}");
     let server = FaultServer::start(|_, _| Reply::http(302, "", "")).await;
     assert!(matches!(refusal(&server).await, Error::Gateway { .. }));
     assert_eq!(target.requests().len(), 0);

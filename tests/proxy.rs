@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sandkernel::channel::{Keepalive, Target, connect};
+use sandkernel::channel::{Deadlines, Keepalive, Target, connect};
 use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::gateway::{Endpoint, GatewayClient};
 use sandkernel::proxy::Proxies;
@@ -142,17 +142,20 @@ fn way(url: &str, proxy: &str, extra_ca: Option<&str>) -> (GatewayClient, Target
     let target = Target {
         url: client.endpoint().channels("k", "s"),
         authorization: client.endpoint().authorization(),
+        secret_query: None,
         tls: client.tls(),
         proxy: client.proxy().cloned(),
         kernel_id: "k".to_owned(),
         received: 0,
+        partial: 0,
     };
     (client, target)
 }
 
 async fn websocket_refusal(target: &Target) -> Error {
     let keepalive = Keepalive { dead_after: Duration::from_secs(15) };
-    let error = connect(target, keepalive, 1 << 20, Duration::from_secs(20)).await.unwrap_err();
+    let error =
+        connect(target, keepalive, 1 << 20, Deadlines::once(Duration::from_secs(20))).await.unwrap_err();
     keeps_the_secrets(&error);
     error
 }
@@ -220,7 +223,8 @@ async fn a_proxy_may_be_out_of_reach_or_none() {
     let (_, target) = way("https://gateway.test/", &format!("http://127.0.0.1:{}", silent.port), None);
     let keepalive = Keepalive { dead_after: Duration::from_secs(15) };
     let started = Instant::now();
-    let error = connect(&target, keepalive, 1 << 20, Duration::from_millis(300)).await.unwrap_err();
+    let error =
+        connect(&target, keepalive, 1 << 20, Deadlines::once(Duration::from_millis(300))).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(error.to_string().contains("by way of the proxy 127.0.0.1:"), "{error}");
 }
@@ -240,7 +244,8 @@ async fn a_proxy_may_be_spoken_to_over_tls() {
     target.url = client.endpoint().channels(&kernel.id, "s");
     target.authorization = gateway.endpoint().authorization();
     let keepalive = Keepalive { dead_after: Duration::from_secs(15) };
-    let (connection, _) = connect(&target, keepalive, 1 << 20, support::BOOT_LIMIT).await.unwrap();
+    let (connection, _) =
+        connect(&target, keepalive, 1 << 20, Deadlines::once(support::BOOT_LIMIT)).await.unwrap();
     connection.close(Duration::from_secs(1)).await;
     assert!(lines(&proxy).contains(&"CONNECT gateway:8888 HTTP/1.1".to_owned()), "{:?}", lines(&proxy));
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandkernel::channel::{Keepalive, Target, connect};
+use sandkernel::channel::{Deadlines, Keepalive, Target, connect};
 use sandkernel::gateway::{Endpoint, GatewayClient};
 use sandkernel::{Error, Result, tls};
 use support::Gateway;
@@ -80,13 +80,16 @@ async fn a_websocket_checks_the_certificate_too() {
         let target = Target {
             url: endpoint.channels("k", "s"),
             authorization: endpoint.authorization(),
+            secret_query: None,
             tls: Some(tls::client_config(extra_ca.map(str::as_bytes)).unwrap()),
             proxy: None,
             kernel_id: "k".to_owned(),
             received: 0,
+            partial: 0,
         };
         let keepalive = Keepalive { dead_after: Duration::from_secs(15) };
-        let error = connect(&target, keepalive, 1 << 20, Duration::from_secs(20)).await.unwrap_err();
+        let error =
+            connect(&target, keepalive, 1 << 20, Deadlines::once(Duration::from_secs(20))).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains(TOKEN), "{error:?}");
         error
     };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from sandkernel import _sandkernel
 from sandkernel.callbacks import Callbacks, attend, attend_in_loop
@@ -24,10 +24,14 @@ __all__ = ["Session"]
 
 MEBIBYTE = 1024 * 1024
 
+Authorization = Literal["token", "bearer", "query"]
+"""How a gateway's token travels; see `Session.connect`."""
+
 
 class ConnectOptions(TypedDict, total=False):
     """The keyword arguments of `Session.connect`, which documents them."""
 
+    authorization: Authorization
     kernel_id: str | None
     owns_kernel: bool
     kernel_name: str | None
@@ -47,6 +51,7 @@ class Arguments(TypedDict):
 
     url: str
     token: str | None
+    authorization: str
     kernel_id: str | None
     owns_kernel: bool
     kernel_name: str | None
@@ -65,6 +70,7 @@ def _arguments(
     url: str,
     token: str | None = None,
     *,
+    authorization: Authorization = "token",
     kernel_id: str | None = None,
     owns_kernel: bool = False,
     kernel_name: str | None = None,
@@ -82,6 +88,8 @@ def _arguments(
         raise ConfigurationError(f"the gateway's url must be a string, not {type(url).__name__}")
     if token is not None and not isinstance(token, str):
         raise ConfigurationError(f"the gateway's token must be a string, not {type(token).__name__}")
+    if not isinstance(authorization, str):
+        raise ConfigurationError(f"authorization must be a string, not {type(authorization).__name__}")
     extra_ca_pem = None
     if ca_certificates is not None:
         try:
@@ -95,6 +103,7 @@ def _arguments(
     return {
         "url": url,
         "token": token,
+        "authorization": authorization,
         "kernel_id": kernel_id,
         "owns_kernel": owns_kernel,
         "kernel_name": kernel_name,
@@ -156,6 +165,7 @@ class Session:
         url: str,
         token: str | None = None,
         *,
+        authorization: Authorization = "token",
         kernel_id: str | None = None,
         owns_kernel: bool = False,
         kernel_name: str | None = None,
@@ -177,7 +187,11 @@ class Session:
 
         Args:
             url: The base URL of a kernel gateway or Jupyter server, `http` or `https`, without a token.
-            token: The gateway's token, sent as `Authorization: token …`. Default: none.
+            token: The gateway's token. Default: none.
+            authorization: How the token travels: "token", in a header `Authorization: token …`, as kernel
+                gateways and Jupyter servers take it; "bearer", in a header `Authorization: Bearer …`;
+                "query", as `?token=…`, for a server that takes it nowhere else: such a server, and proxies
+                before it, may write it into their logs. Default: "token".
             kernel_id: Attach to this kernel, which `close()` then leaves running. Default: a kernel is
                 created, and deleted by `close()`.
             owns_kernel: Whether `kernel_id` is nobody else's. Then it is restarted where it does not run code
@@ -216,6 +230,7 @@ class Session:
                 _arguments(
                     url,
                     token,
+                    authorization=authorization,
                     kernel_id=kernel_id,
                     owns_kernel=owns_kernel,
                     kernel_name=kernel_name,

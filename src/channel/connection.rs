@@ -1,11 +1,11 @@
 //! Frames in and out of one websocket, and whether the peer is still there.
 
-use std::pin::pin;
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -13,7 +13,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as WebSocketMessage, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use super::pieces::{Assembly, Taken};
 use super::quick_ack::QuickAck;
+use super::traffic::Traffic;
 use crate::error::Seconds;
 use crate::protocol::{Frame, Message, Subprotocol};
 
@@ -29,7 +31,7 @@ pub struct Keepalive {
 
 impl Keepalive {
     /// How often the silence is looked at: a black hole is noticed at most this much late.
-    fn tick(self) -> Duration {
+    pub(super) fn tick(self) -> Duration {
         (self.dead_after / 6).max(Duration::from_millis(5))
     }
 
@@ -47,6 +49,11 @@ impl Keepalive {
 
 /// A peer that sends this many frames in a row which are no messages is no gateway.
 const MOST_MALFORMED: usize = 100;
+
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// More bytes than those of handshakes and pings are part of a message.
+const MUCH: usize = 64 * 1024;
 
 /// Why nothing more comes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,31 +84,48 @@ impl From<String> for Broken {
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
-    /// How many bytes the system has taken to send.
-    taken: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
     subprotocol: Subprotocol,
     keepalive: Keepalive,
     /// Ticks without a timer of its own for each message: a deadline moved at every message would cost more than
     /// the message.
     ticks: Interval,
-    last_heard: Instant,
+    /// When it was looked at last, and whether a whole frame has come since.
+    looked: Instant,
+    framed: bool,
     /// How many of the last frames were no messages.
     malformed: usize,
-    /// The first and the last ping since the peer was heard.
+    /// What has come of a message in pieces, and how long a message may be.
+    assembly: Assembly,
+    max_message_bytes: usize,
+    /// The first and the last ping of those since the peer was heard.
     asked: Option<(Instant, Instant)>,
 }
 
 impl Connection {
     pub(super) fn new(
         socket: Socket,
-        taken: Arc<AtomicUsize>,
+        traffic: Arc<Traffic>,
         subprotocol: Subprotocol,
         keepalive: Keepalive,
+        max_message_bytes: usize,
     ) -> Self {
         let now = Instant::now();
         let mut ticks = interval_at(now + keepalive.tick(), keepalive.tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { socket, taken, subprotocol, keepalive, ticks, last_heard: now, malformed: 0, asked: None }
+        Self {
+            socket,
+            traffic,
+            subprotocol,
+            keepalive,
+            ticks,
+            looked: now,
+            framed: false,
+            malformed: 0,
+            assembly: Assembly::default(),
+            max_message_bytes,
+            asked: None,
+        }
     }
 
     /// The subprotocol that was agreed on.
@@ -116,13 +140,27 @@ impl Connection {
     ///
     /// Why the connection is lost.
     pub async fn send(&mut self, frame: Frame) -> Result<(), String> {
-        let message = match frame {
-            Frame::Text(text) => WebSocketMessage::Text(
-                text.try_into().map_err(|error| format!("a text frame is not UTF-8: {error}"))?,
-            ),
-            Frame::Binary(bytes) => WebSocketMessage::Binary(bytes),
-        };
+        let message = to_send(frame)?;
         self.write(message).await
+    }
+
+    /// Takes a frame to send, once what was taken before has gone. Dropped before that, it has not taken it.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is lost.
+    pub async fn feed(&mut self, frame: Frame) -> Result<(), String> {
+        let message = to_send(frame)?;
+        self.traffic.attend(self.keepalive, self.socket.feed(message)).await
+    }
+
+    /// Sends what was taken. May be dropped and called again.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is lost.
+    pub async fn flush(&mut self) -> Result<(), String> {
+        self.traffic.attend(self.keepalive, self.socket.flush()).await
     }
 
     /// The next message. May be dropped and called again without losing anything.
@@ -135,14 +173,17 @@ impl Connection {
             let frame = tokio::select! {
                 biased;
                 received = self.socket.next() => {
-                    self.last_heard = Instant::now();
-                    self.asked = None;
+                    self.framed = true;
                     match received {
                         Some(Ok(WebSocketMessage::Binary(bytes))) => Frame::Binary(bytes),
                         Some(Ok(WebSocketMessage::Text(text))) => Frame::Text(text.into()),
                         Some(Ok(WebSocketMessage::Close(frame))) => return Err(farewell(frame.as_ref()).into()),
                         // The websocket library answers pings by itself, at the next read or write.
-                        Some(Ok(_)) => continue,
+                        Some(Ok(_)) => {
+                            // One read may bring thousands: whoever waits for a time to pass gets a turn.
+                            consume_budget().await;
+                            continue;
+                        }
                         Some(Err(WebSocketError::Capacity(CapacityError::MessageTooLong { size, max_size }))) => {
                             return Err(Broken::TooLarge { bytes: size, limit: max_size });
                         }
@@ -161,16 +202,73 @@ impl Connection {
                     return Ok(message);
                 }
                 // One odd frame is no reason to lose the others.
-                Err(_) if self.malformed < MOST_MALFORMED => self.malformed += 1,
-                Err(error) => return Err(error.to_string().into()),
+                Err(error) => {
+                    if let Some(message) = self.assemble(&frame, &error)? {
+                        return Ok(message);
+                    }
+                }
             }
         }
     }
 
-    /// Pings a silent peer, and gives up one that does not answer.
+    /// Takes a frame that is no message: it may be a piece of one.
+    fn assemble(&mut self, frame: &Frame, error: &crate::Error) -> Result<Option<Message>, Broken> {
+        if let Frame::Binary(bytes) = frame {
+            match self.assembly.take(bytes, self.max_message_bytes) {
+                Taken::Part => {
+                    self.malformed = 0;
+                    return Ok(None);
+                }
+                Taken::Whole(whole) => {
+                    if let Ok(message) = Message::decode(self.subprotocol, &Frame::Binary(whole)) {
+                        self.malformed = 0;
+                        return Ok(Some(message));
+                    }
+                }
+                Taken::Nothing => {}
+            }
+        }
+        if self.malformed >= MOST_MALFORMED {
+            return Err(error.to_string().into());
+        }
+        self.malformed += 1;
+        Ok(None)
+    }
+
+    /// Goes on with what an earlier connection has brought of the next message.
+    pub fn go_on_with(&mut self, assembly: Assembly) {
+        self.assembly = assembly;
+    }
+
+    /// What has come of the next message in pieces, for the connection after this one.
+    pub fn into_assembly(self) -> Assembly {
+        self.assembly
+    }
+
+    /// Whether bytes came a moment ago.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        self.traffic.last_heard().elapsed() < A_MOMENT
+    }
+
+    /// Whether it has carried more than the words by which the ends hear of each other.
+    #[must_use]
+    pub fn has_carried_much(&self) -> bool {
+        self.traffic.came().max(self.traffic.taken()) > MUCH
+    }
+
+    /// Pings a silent peer, and gives up one that does not answer. Bytes of a frame that is not whole yet are a sign of
+    /// life, too, and the only one: the answer to a ping comes behind them.
     async fn check_peer(&mut self) -> Result<(), String> {
         let now = Instant::now();
-        let silent_for = now.duration_since(self.last_heard);
+        let heard = self.traffic.last_heard();
+        let in_a_frame = !mem::take(&mut self.framed) && heard > mem::replace(&mut self.looked, now);
+        if in_a_frame {
+            // The peer's own pings wait behind what it sends, and it may give up who answers none.
+            return self.write(WebSocketMessage::Pong(Bytes::new())).await;
+        }
+        let silent_for = now.duration_since(heard);
+        self.asked = self.asked.filter(|(first, _)| *first > heard);
         match self.asked {
             Some((first, _))
                 if silent_for >= self.keepalive.dead_after
@@ -187,22 +285,9 @@ impl Connection {
         }
     }
 
-    /// Writes for as long as the peer takes anything: a large message may well take its time on a slow way.
+    /// Writes a whole message.
     async fn write(&mut self, message: WebSocketMessage) -> Result<(), String> {
-        let Keepalive { dead_after } = self.keepalive;
-        let taken = || self.taken.load(Ordering::Relaxed);
-        let (mut before, mut since) = (taken(), Instant::now());
-        let mut writing = pin!(self.socket.send(message));
-        loop {
-            match timeout(self.keepalive.tick(), &mut writing).await {
-                Ok(written) => return written.map_err(|error| error.to_string()),
-                Err(_) if taken() != before => (before, since) = (taken(), Instant::now()),
-                Err(_) if since.elapsed() >= dead_after => {
-                    return Err(format!("the peer took no data for {}", Seconds(dead_after)));
-                }
-                Err(_) => {}
-            }
-        }
+        self.traffic.attend(self.keepalive, self.socket.send(message)).await
     }
 
     /// Says goodbye; a peer that does not answer within `patience` is left.
@@ -210,6 +295,16 @@ impl Connection {
         // The code says that nobody comes back.
         let farewell = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
         let _ = timeout(patience, self.socket.close(Some(farewell))).await;
+    }
+}
+
+fn to_send(frame: Frame) -> Result<WebSocketMessage, String> {
+    match frame {
+        Frame::Text(text) => {
+            let text = text.try_into().map_err(|error| format!("a text frame is not UTF-8: {error}"))?;
+            Ok(WebSocketMessage::Text(text))
+        }
+        Frame::Binary(bytes) => Ok(WebSocketMessage::Binary(bytes)),
     }
 }
 

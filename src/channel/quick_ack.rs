@@ -1,4 +1,4 @@
-//! A TCP stream that acknowledges at once, and tells how fast its bytes leave.
+//! A TCP stream that acknowledges at once, and tells that its bytes come and leave.
 //!
 //! A stock gateway writes an execution's messages as many small segments with Nagle's algorithm on, so each
 //! waits for the acknowledgement of the one before, and the client's kernel delays that by up to 40 ms. Linux
@@ -7,16 +7,18 @@
 //!
 //! Linux takes megabytes to send at once. On a slow way they leave over minutes, and a ping behind them comes too late: a
 //! peer that takes all it is sent would pass for dead. So Linux is to take little that it can't send yet, and what it has
-//! taken is counted.
+//! taken is counted. The other way, a ping's answer waits behind the message that the peer is sending: what comes is noted
+//! before it is a whole frame.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::traffic::Traffic;
 
 /// How many bytes wait in the system that can't be sent yet.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -26,13 +28,12 @@ const MOST_UNSENT: u32 = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct QuickAck {
     stream: TcpStream,
-    /// How many bytes it has taken to send.
-    taken: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
 }
 
 impl QuickAck {
-    pub(super) fn new(stream: TcpStream, taken: Arc<AtomicUsize>) -> Self {
-        let stream = Self { stream, taken };
+    pub(super) fn new(stream: TcpStream, traffic: Arc<Traffic>) -> Self {
+        let stream = Self { stream, traffic };
         stream.take_little();
         stream.acknowledge();
         stream
@@ -59,7 +60,7 @@ impl QuickAck {
     /// Counts what was taken.
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = &written {
-            self.taken.fetch_add(*count, Ordering::Relaxed);
+            self.traffic.note_taken(*count);
         }
         written
     }
@@ -73,8 +74,10 @@ impl AsyncRead for QuickAck {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if matches!(poll, Poll::Ready(Ok(()))) && buffer.filled().len() > before {
+        let count = buffer.filled().len() - before;
+        if matches!(poll, Poll::Ready(Ok(()))) && count > 0 {
             self.acknowledge();
+            self.traffic.note_heard(count);
         }
         poll
     }

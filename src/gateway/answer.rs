@@ -1,8 +1,11 @@
 //! What a gateway answers: read within a bound, quoted with care.
 
+use std::mem;
+
 use reqwest::StatusCode;
-use reqwest::header::LOCATION;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::endpoint::Endpoint;
 
@@ -17,8 +20,9 @@ const EXCERPT_LIMIT: usize = 200;
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
-    /// The host that a redirect leads to.
-    pub(super) location: Option<String>,
+    pub(super) headers: HeaderMap,
+    /// Where a redirect leads.
+    pub(super) location: Option<Url>,
 }
 
 /// Why an answer could not be read.
@@ -31,6 +35,7 @@ impl Answer {
     pub(super) async fn read(mut response: reqwest::Response) -> Result<Self, Unread> {
         let status = response.status();
         let location = status.is_redirection().then(|| location(&response)).flatten();
+        let headers = mem::take(response.headers_mut());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
             if body.len() + chunk.len() > BODY_LIMIT {
@@ -38,12 +43,25 @@ impl Answer {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Self { status, body, location })
+        Ok(Self { status, body, headers, location })
     }
 
     /// The body as JSON of the form asked for.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Whether the server asks to log in, as one does of whom it does not know: with its own page for that, or by sending
+    /// there.
+    pub(super) fn asks_to_log_in(&self, endpoint: &Endpoint) -> bool {
+        if self.status.is_redirection() {
+            let here = |location: &&Url| location.host_str() == endpoint.url().host_str();
+            return self.location.as_ref().filter(here).is_some_and(|location| has_mark(location.path()));
+        }
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        self.status.is_success()
+            && kind.to_ascii_lowercase().contains("html")
+            && has_mark(&String::from_utf8_lossy(&self.body))
     }
 
     /// The status and the beginning of the body, fit for an error message.
@@ -89,8 +107,15 @@ fn is_harmless(character: char) -> bool {
             '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-fn location(response: &reqwest::Response) -> Option<String> {
+/// What a page's address has, or its text, that asks to log in.
+const LOGIN_MARKS: [&str; 4] = ["login", "log in", "sign in", "oauth"];
+
+fn has_mark(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    LOGIN_MARKS.iter().any(|mark| text.contains(mark))
+}
+
+fn location(response: &reqwest::Response) -> Option<Url> {
     let value = response.headers().get(LOCATION)?.to_str().ok()?;
-    let target = response.url().join(value).ok()?;
-    Some(target.host_str()?.to_owned())
+    response.url().join(value).ok()
 }

@@ -5,12 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::{Answer, Unread, excerpt};
 use super::endpoint::Endpoint;
@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::kernel::{KernelInfo, KernelSpecs, KernelSpecsAnswer, is_valid_id};
 use super::readiness::Backoff;
 use super::resolve::SystemResolver;
+use super::xsrf::Xsrf;
 use crate::proxy::{Proxies, Proxy};
 use crate::{Error, Result, tls};
 
@@ -37,6 +38,10 @@ const RESTART_LIMIT: Duration = Duration::from_secs(30);
 /// How long a call may take that starts or ends a kernel's process.
 const PROCESS_CALL_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a connection is kept for another call. One that lay idle for longer may have gone silent on the way, and a
+/// call on it would wait in vain.
+const REUSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often the start of a kernel is attempted before its failure is believed.
 const CREATE_ATTEMPTS: u32 = 5;
 
@@ -50,6 +55,9 @@ pub struct GatewayClient {
     tls: Option<Arc<rustls::ClientConfig>>,
     proxy: Option<Proxy>,
     http: reqwest::Client,
+    /// Opens a connection for each call.
+    anew: reqwest::Client,
+    xsrf: Arc<Xsrf>,
 }
 
 impl GatewayClient {
@@ -68,26 +76,29 @@ impl GatewayClient {
             Some(config) => rustls::ClientConfig::clone(config),
             None => tls::without_roots()?,
         };
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(config)
-            .dns_resolver(SystemResolver)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("sandkernel/", env!("CARGO_PKG_VERSION")))
-            .referer(false)
-            .tcp_nodelay(true)
-            // Enough for the calls in a row of a session that opens. A connection that lay idle for longer may have
-            // gone silent on the way, and a call on it would wait in vain.
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(Duration::from_secs(1))
-            // The proxy is chosen above, for the websocket too.
-            .no_proxy();
-        if let Some(proxy) = &proxy {
-            builder = builder.proxy(proxy.for_requests()?);
-        }
-        let http = builder.build().map_err(|error| {
-            Error::Configuration(format!("the HTTP client can't be set up: {}", error.without_url()))
-        })?;
-        Ok(Self { endpoint: Arc::new(endpoint), tls, proxy, http })
+        let client = |most_idle| {
+            let mut builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(config.clone())
+                .dns_resolver(SystemResolver)
+                .redirect(reqwest::redirect::Policy::none())
+                .user_agent(concat!("sandkernel/", env!("CARGO_PKG_VERSION")))
+                .referer(false)
+                .tcp_nodelay(true)
+                .pool_max_idle_per_host(most_idle)
+                .pool_idle_timeout(REUSED_WITHIN)
+                // The proxy is chosen above, for the websocket too.
+                .no_proxy();
+            if let Some(proxy) = &proxy {
+                builder = builder.proxy(proxy.for_requests()?);
+            }
+            builder.build().map_err(|error| {
+                Error::Configuration(format!("the HTTP client can't be set up: {}", error.without_url()))
+            })
+        };
+        // One is enough for the calls in a row of a session that opens.
+        let (http, anew) = (client(1)?, client(0)?);
+        let (endpoint, xsrf) = (Arc::new(endpoint), Arc::default());
+        Ok(Self { endpoint, tls, proxy, http, anew, xsrf })
     }
 
     /// Where the gateway is.
@@ -268,33 +279,84 @@ impl GatewayClient {
         body: Option<&Value>,
         limit: Duration,
     ) -> Result<Answer, Failure> {
-        let mut request = self.http.request(method, self.endpoint.rest(path)).timeout(limit);
+        let end = Instant::now() + limit;
+        let remaining = || end.saturating_duration_since(Instant::now());
+        let mut answer = self.ask(&method, path, body, remaining()).await;
+        if matches!(&answer, Ok(answer) if Xsrf::is_missed(answer)) && self.fetch_xsrf(remaining()).await {
+            // It was refused, and so nothing was done.
+            answer = self.ask(&method, path, body, remaining()).await;
+        }
+        if let Some(refused) = self.refused_by_proxy(operation, &answer, remaining()).await {
+            return Err(refused);
+        }
+        let answer = answer.map_err(|unread| Failure::unread(&self.endpoint, operation, limit, unread))?;
+        if answer.asks_to_log_in(&self.endpoint) {
+            return Err(self.unauthorized(answer.status));
+        }
+        match answer.status {
+            status if status.is_redirection() => Err(Failure::redirect(&self.endpoint, operation, &answer)),
+            // A 403 to these two is about what the gateway allows: not to list kernels, or not more of them.
+            StatusCode::FORBIDDEN if path == ["api", "kernels"] => Ok(answer),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(self.unauthorized(status)),
+            _ => Ok(answer),
+        }
+    }
+
+    fn unauthorized(&self, status: StatusCode) -> Failure {
+        Failure::lasting(Error::Auth { url: self.endpoint.url().to_string(), status: status.as_u16() })
+    }
+
+    /// Asks the gateway. A server may close a connection just behind its answer, when the next request is already on its
+    /// way: what may be asked twice then is, on a connection of its own, and what may not has one from the beginning.
+    async fn ask(
+        &self,
+        method: &Method,
+        path: &[&str],
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Answer, Unread> {
+        let began = Instant::now();
+        if body.is_some() {
+            return self.request(&self.anew, method, path, body, limit).await;
+        }
+        match self.request(&self.http, method, path, body, limit).await {
+            Err(Unread::Broken(error)) if was_closed(&error) => {
+                self.request(&self.anew, method, path, body, limit.saturating_sub(began.elapsed())).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn request(
+        &self,
+        client: &reqwest::Client,
+        method: &Method,
+        path: &[&str],
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Answer, Unread> {
+        let mut url = self.endpoint.rest(path);
+        if let Some(query) = self.endpoint.secret_query() {
+            url.set_query(query.to_str().ok());
+        }
+        let mut request = client
+            .request(method.clone(), url)
+            .timeout(limit)
+            .header(ACCEPT_ENCODING, "identity")
+            .headers(self.xsrf.headers());
         if let Some(authorization) = self.endpoint.authorization() {
             request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        let answer = match request.send().await {
-            Ok(response) => Answer::read(response).await,
-            Err(error) => Err(Unread::Broken(error)),
-        };
-        if let Some(refused) = self.refused_by_proxy(operation, &answer, limit).await {
-            return Err(refused);
-        }
-        let answer = answer.map_err(|unread| Failure::unread(&self.endpoint, operation, limit, unread))?;
-        match answer.status {
-            status if status.is_redirection() => Err(Failure::redirect(&self.endpoint, operation, &answer)),
-            // A 403 to these two is about what the gateway allows: not to list kernels, or not more of them.
-            StatusCode::FORBIDDEN if path == ["api", "kernels"] => Ok(answer),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(Failure::lasting(Error::Auth {
-                    url: self.endpoint.url().to_string(),
-                    status: status.as_u16(),
-                }))
-            }
-            _ => Ok(answer),
-        }
+        Answer::read(request.send().await.map_err(Unread::Broken)?).await
+    }
+
+    /// Fetches the token against cross-site requests: it comes with the pages of a Jupyter server.
+    async fn fetch_xsrf(&self, limit: Duration) -> bool {
+        let page = self.request(&self.http, &Method::GET, &[""], None, limit).await;
+        page.is_ok_and(|page| self.xsrf.take(&page.headers))
     }
 
     /// What the proxy says of the way to the gateway, where it may be the proxy that a request failed at: the HTTP
@@ -352,6 +414,11 @@ impl fmt::Debug for GatewayClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("GatewayClient").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
+}
+
+/// Whether a connection was closed in the place of an answer, so that another one may well give it.
+fn was_closed(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_timeout() && !error.is_connect()
 }
 
 /// Whether a server that is still coming up may answer so.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use reqwest::header::HeaderValue;
 use url::{Host, Url};
 
+use super::authorization::Authorization;
 use crate::{Error, Result};
 
 /// Reserved for private use: <https://www.iana.org/assignments/special-use-domain-names>.
@@ -30,6 +31,11 @@ impl Token {
         }
         Ok(Self(token.to_owned()))
     }
+
+    /// As it stands in a URL's query.
+    fn encoded(&self) -> String {
+        url::form_urlencoded::byte_serialize(self.0.as_bytes()).collect()
+    }
 }
 
 impl fmt::Debug for Token {
@@ -43,6 +49,7 @@ impl fmt::Debug for Token {
 pub struct Endpoint {
     url: Url,
     token: Option<Token>,
+    authorization: Authorization,
 }
 
 impl Endpoint {
@@ -72,7 +79,14 @@ impl Endpoint {
             url.set_path(&format!("{}/", url.path()));
         }
         let token = token.filter(|token| !token.is_empty()).map(Token::new).transpose()?;
-        Ok(Self { url, token })
+        Ok(Self { url, token, authorization: Authorization::default() })
+    }
+
+    /// The same, for a server that takes its token in this way.
+    #[must_use]
+    pub fn with_authorization(mut self, authorization: Authorization) -> Self {
+        self.authorization = authorization;
+        self
     }
 
     /// The base URL, with a slash at its end and without credentials.
@@ -159,31 +173,52 @@ impl Endpoint {
         url
     }
 
-    /// The value of the `Authorization` header, marked as sensitive. A gateway knows the scheme only as `token`,
-    /// in lower case.
+    /// The value of the `Authorization` header, marked as sensitive, where the token travels there. A gateway knows the
+    /// scheme only as `token`, in lower case.
     #[must_use]
     pub fn authorization(&self) -> Option<HeaderValue> {
         let Token(token) = self.token.as_ref()?;
-        let mut value = HeaderValue::from_str(&format!("token {token}")).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+        match self.authorization {
+            Authorization::Token => sensitive(&format!("token {token}")),
+            Authorization::Bearer => sensitive(&format!("Bearer {token}")),
+            Authorization::Query => None,
+        }
+    }
+
+    /// What a URL's query has to hold beside its own, `token=…`, marked as sensitive, where the token travels there.
+    #[must_use]
+    pub fn secret_query(&self) -> Option<HeaderValue> {
+        let token = self.token.as_ref().filter(|_| self.authorization == Authorization::Query)?;
+        sensitive(&format!("token={}", token.encoded()))
     }
 
     /// A text from the other side with the token taken out, in case the other side repeats what it was sent.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let Some(Token(token)) = &self.token else { return text.to_owned() };
-        // A host name comes back in lower case. ASCII folding keeps every byte at its place.
-        let (folded, needle) = (text.to_ascii_lowercase(), token.to_ascii_lowercase());
-        let mut redacted = String::with_capacity(text.len());
-        let mut end = 0;
-        for (start, found) in folded.match_indices(&needle) {
-            redacted.push_str(&text[end..start]);
-            redacted.push_str("[token]");
-            end = start + found.len();
-        }
-        redacted.push_str(&text[end..]);
-        redacted
+        let Some(token) = &self.token else { return text.to_owned() };
+        // Out of a URL it comes back encoded.
+        without(&without(text, &token.0), &token.encoded())
     }
+}
+
+/// A text without a secret in it.
+fn without(text: &str, secret: &str) -> String {
+    // A host name comes back in lower case. ASCII folding keeps every byte at its place.
+    let (folded, needle) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let mut redacted = String::with_capacity(text.len());
+    let mut end = 0;
+    for (start, found) in folded.match_indices(&needle) {
+        redacted.push_str(&text[end..start]);
+        redacted.push_str("[token]");
+        end = start + found.len();
+    }
+    redacted.push_str(&text[end..]);
+    redacted
+}
+
+fn sensitive(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn is_local_v4(address: Ipv4Addr) -> bool {

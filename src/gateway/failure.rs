@@ -78,7 +78,7 @@ impl Failure {
     /// What a redirect came to. It is not followed: the token would travel to a place that nobody named.
     pub(super) fn redirect(endpoint: &Endpoint, operation: &'static str, answer: &Answer) -> Self {
         let status = answer.status.as_u16();
-        let host = answer.location.as_deref().map_or_else(
+        let host = answer.location.as_ref().and_then(|location| location.host_str()).map_or_else(
             || "an unnamed place".to_owned(),
             |host| format!("the host {}", excerpt(endpoint, host)),
         );

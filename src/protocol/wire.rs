@@ -25,7 +25,11 @@ impl Subprotocol {
     /// The one that the server chose, by the `Sec-WebSocket-Protocol` header of its answer.
     #[must_use]
     pub fn negotiated(chosen: Option<&str>) -> Self {
-        if chosen.is_some_and(|name| name.trim() == V1_NAME) { Self::V1 } else { Self::Json }
+        if chosen.is_some_and(|name| name.trim().eq_ignore_ascii_case(V1_NAME)) {
+            Self::V1
+        } else {
+            Self::Json
+        }
     }
 }
 

@@ -71,6 +71,7 @@ impl Drop for Session {
 struct Arguments {
     url: String,
     token: Option<String>,
+    authorization: String,
     kernel_id: Option<String>,
     owns_kernel: bool,
     kernel_name: Option<String>,
@@ -86,7 +87,7 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn check(self) -> PyResult<(String, Option<String>, SessionConfig)> {
+    fn check(self, py: Python<'_>) -> PyResult<(Endpoint, SessionConfig)> {
         let finite = |name: &str, value: f64| {
             seconds(name, value)?
                 .ok_or_else(|| errors::configuration(&format!("{name} must be a finite number of seconds")))
@@ -104,7 +105,10 @@ impl Arguments {
             reconnect_timeout: finite("reconnect_timeout", self.reconnect_timeout)?,
             limits: Limits { output_bytes: self.max_output_bytes, result_bytes: self.max_result_bytes },
         };
-        Ok((self.url, self.token, config))
+        let endpoint = Endpoint::new(&self.url, self.token.as_deref())
+            .and_then(|endpoint| Ok(endpoint.with_authorization(self.authorization.parse()?)))
+            .map_err(|error| errors::exception(py, error))?;
+        Ok((endpoint, config))
     }
 }
 
@@ -112,17 +116,14 @@ impl Arguments {
 impl Session {
     #[staticmethod]
     fn connect(py: Python<'_>, arguments: Arguments) -> PyResult<Self> {
-        let (url, token, config) = arguments.check()?;
-        Self::new(wait(py, async move {
-            session::Session::open(Endpoint::new(&url, token.as_deref())?, config).await
-        })?)
+        let (endpoint, config) = arguments.check(py)?;
+        Self::new(wait(py, session::Session::open(endpoint, config))?)
     }
 
     #[staticmethod]
     fn aconnect(py: Python<'_>, arguments: Arguments) -> PyResult<Bound<'_, PyAny>> {
-        let (url, token, config) = arguments.check()?;
-        let opening =
-            async move { session::Session::open(Endpoint::new(&url, token.as_deref())?, config).await };
+        let (endpoint, config) = arguments.check(py)?;
+        let opening = session::Session::open(endpoint, config);
         await_in_loop(py, opening, |py, session| Ok(Py::new(py, Self::new(session)?)?.into_any()))
     }
 

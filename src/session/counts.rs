@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::channel::Connection;
+use crate::channel::pieces::{self, Assembly, PIECE_BYTES};
 use crate::protocol::Frame;
 use crate::{Error, Result};
 
@@ -22,6 +23,18 @@ pub(super) struct Counts {
     /// The last frames sent, which the gateway may not have received.
     unconfirmed: VecDeque<Frame>,
     unconfirmed_bytes: usize,
+    /// What is to be sent again on the connection that is open.
+    again: Option<Again>,
+    /// What has come of the next message, in pieces.
+    pub(super) assembly: Assembly,
+}
+
+/// The last frames, as many as are to be sent still.
+#[derive(Debug)]
+struct Again {
+    left: usize,
+    /// How much of the first of them the gateway has; `None` where it takes no pieces.
+    offset: Option<usize>,
 }
 
 impl Counts {
@@ -35,6 +48,11 @@ impl Counts {
         if self.journaled {
             self.unconfirmed.push_back(frame.clone());
             self.unconfirmed_bytes += frame.len();
+            if let Some(again) = &mut self.again {
+                // It comes after those.
+                again.left += 1;
+                return;
+            }
             while self.unconfirmed_bytes > UNCONFIRMED_BYTES && self.unconfirmed.len() > 1 {
                 let oldest = self.unconfirmed.pop_front();
                 self.unconfirmed_bytes -= oldest.as_ref().map_or(0, Frame::len);
@@ -47,10 +65,16 @@ impl Counts {
         self.settled = self.sent;
         self.unconfirmed.clear();
         self.unconfirmed_bytes = 0;
+        self.again = None;
     }
 
-    /// Sends those frames again that matter and that the gateway has not received.
-    pub(super) async fn send_again(&mut self, received: u64, connection: &mut Connection) -> Result<()> {
+    /// Whether something is to be sent before anything else.
+    pub(super) fn is_behind(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// Notes what the gateway has received: of what matters, the rest is to be sent again.
+    pub(super) fn take_up(&mut self, received: u64, partial: Option<(u64, usize)>) -> Result<()> {
         if received < self.settled {
             // What does not matter is as if it had never been sent.
             self.sent -= self.settled - received;
@@ -64,13 +88,38 @@ impl Counts {
                 self.unconfirmed.len()
             )));
         }
-        for frame in self.unconfirmed.iter().skip(self.unconfirmed.len() - missing) {
-            connection
-                .send(frame.clone())
-                .await
-                .map_err(|reason| Error::ConnectionLost { reason, execution: None })?;
-        }
+        let first = self.unconfirmed.iter().rev().nth(missing.wrapping_sub(1));
+        let offset = partial.map(|(identity, bytes)| match first {
+            Some(Frame::Binary(frame)) if pieces::identity(frame) == identity && bytes < frame.len() => bytes,
+            _ => 0,
+        });
+        self.again = (missing > 0).then_some(Again { left: missing, offset });
         Ok(())
+    }
+
+    /// Sends what is to be sent again. May be dropped and called again.
+    pub(super) async fn send_again(&mut self, connection: &mut Connection) -> Result<(), String> {
+        while let Some((frame, then)) = self.next_again() {
+            connection.feed(frame).await?;
+            self.again = Some(then);
+        }
+        connection.flush().await?;
+        self.again = None;
+        Ok(())
+    }
+
+    /// What to send next, and what is left after that.
+    fn next_again(&self) -> Option<(Frame, Again)> {
+        let Again { left, offset } = self.again.as_ref()?;
+        let frame = self.unconfirmed.iter().rev().nth(left.checked_sub(1)?)?;
+        match (frame, offset) {
+            (Frame::Binary(bytes), Some(offset)) if bytes.len() > PIECE_BYTES => {
+                let (piece, end) = pieces::piece(bytes, *offset);
+                let (left, offset) = if end < bytes.len() { (*left, end) } else { (left - 1, 0) };
+                Some((Frame::Binary(piece), Again { left, offset: Some(offset) }))
+            }
+            _ => Some((frame.clone(), Again { left: left - 1, offset: offset.map(|_| 0) })),
+        }
     }
 }
 

@@ -170,7 +170,11 @@ impl Interrupting {
                         return Some(gone.into());
                     }
                 }
-                () = until(self.restart_at) => return asked.has_ended().then_some(Stopped::Interrupted),
+                () = until(self.restart_at) => {
+                    // On a slow way, the word that it has ended may wait behind what it gave out before.
+                    let ended = asked.has_ended() || link.is_kernel_done().await;
+                    return ended.then_some(Stopped::Interrupted);
+                }
                 () = sleep_until(self.next_at), if none_is_under_way => {
                     self.begun = asked.has_begun();
                     let interrupt = link.interrupt();

@@ -12,7 +12,8 @@ use tokio::time::{sleep, timeout};
 use super::Shared;
 use super::counts::Counts;
 use super::link::{FAREWELL, new_session_id, open_websocket};
-use super::probe::hear_the_kernel;
+use super::probe::{PATIENCE, hear_the_kernel};
+use crate::channel::Deadlines;
 use crate::{Error, Result};
 
 /// How long the gateway has for its answer.
@@ -83,8 +84,9 @@ pub(super) async fn compare(shared: Arc<Shared>, session: Option<String>) -> Fin
 /// The session in which the kernel publishes, asked on a connection of its own.
 async fn identify(shared: &Shared) -> Result<Option<String>> {
     let session_id = new_session_id();
-    let (mut connection, _) = open_websocket(shared, &session_id, 0).await?;
-    let heard = hear_the_kernel(&mut connection, &mut Counts::default(), &session_id).await;
+    let deadlines = Deadlines::once(shared.config.connect_timeout);
+    let (mut connection, _) = open_websocket(shared, &session_id, (0, 0), deadlines).await?;
+    let heard = hear_the_kernel(&mut connection, &mut Counts::default(), &session_id, PATIENCE).await;
     connection.close(FAREWELL).await;
     heard.map_err(|broken| Error::ConnectionLost { reason: broken.to_string(), execution: None })
 }

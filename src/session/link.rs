@@ -12,9 +12,9 @@ use super::Shared;
 use super::counts::Counts;
 use super::inquiry::{self, Finding};
 use super::open::{self, DELETE_WITHIN};
-use super::probe::{PATIENCE, hear_the_kernel};
+use super::probe::{PATIENCE, PATIENCE_WITH_A_NEW_KERNEL, hear_the_kernel};
 use super::replay::{Refused, Replay};
-use crate::channel::{self, Broken, Connection, Keepalive, Resumption, Target};
+use crate::channel::{self, Broken, Connection, Deadlines, Keepalive, Resumption, Target};
 use crate::error::Seconds;
 use crate::protocol::{Content, ExecutionState, Frame, Message, Subprotocol};
 use crate::{Error, Result};
@@ -38,6 +38,16 @@ const CHANGES_BELIEVED: u32 = 3;
 const CHANGES_WITHIN: Duration = Duration::from_secs(60);
 
 const MISSING: &str = "the gateway has it no more";
+
+/// How long the gateway has to say whether its kernel is done.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How many connections in a row may carry parts of a message in vain: the smallest part that counts takes less than a
+/// second, mostly.
+const MOST_IN_VAIN: usize = 10;
+
+/// How many messages have come, how much of the next one, and the same of what the gateway has received.
+type Progress = (u64, usize, u64, Option<(u64, usize)>);
 
 /// What can be wrong with the other end.
 #[derive(Debug)]
@@ -66,6 +76,11 @@ pub(super) struct Link {
     replay: Option<Box<Replay>>,
     /// Since when the connection is lost, where it may come back, and why.
     lost: Option<(Instant, String)>,
+    /// How far the messages had got that were on their way when it was lost last, whether it had carried much then, and how
+    /// often in a row that was in vain.
+    progress: Progress,
+    carried_much: bool,
+    in_vain: usize,
     /// Whether the gateway could not be reached for as long as it is waited for.
     hopeless: bool,
     /// The kernel's own session id: another process has another one.
@@ -94,6 +109,9 @@ impl Link {
             counts: Counts::default(),
             replay: None,
             lost: None,
+            progress: Progress::default(),
+            carried_much: false,
+            in_vain: 0,
             hopeless: false,
             kernel_session: None,
             changes: (0, Instant::now()),
@@ -110,13 +128,18 @@ impl Link {
     pub(super) async fn connect(&mut self) -> Result<Subprotocol> {
         // The loss is counted; a new connection is opened below.
         let _ = self.resolve().await;
+        if self.counts.is_behind() {
+            // What was on its way concerns nobody any more: on another connection, it is left out.
+            self.connection = None;
+        }
         self.counts.confirm();
         self.replay = None;
         let began = Instant::now();
         let limit = self.shared.config.reconnect_timeout;
         let mut pause = FIRST_PAUSE;
         while self.connection.is_none() {
-            match self.open().await {
+            let patience = if self.hopeless { Duration::ZERO } else { limit.saturating_sub(began.elapsed()) };
+            match self.open_within(self.deadlines(patience)).await {
                 Ok(_) => {}
                 Err(Error::KernelNotFound { .. }) if self.shared.may_replace() => {
                     self.create_another_kernel().await?;
@@ -141,15 +164,37 @@ impl Link {
         (self.connection, self.lost, self.hopeless) = (None, None, true);
     }
 
-    /// Opens the websocket. Whether the session goes on where it was.
+    /// Opens the websocket at the first attempt. Whether the session goes on where it was.
     pub(super) async fn open(&mut self) -> Result<bool> {
+        self.open_within(self.deadlines(Duration::ZERO)).await
+    }
+
+    fn deadlines(&self, patience: Duration) -> Deadlines {
+        Deadlines { whole: self.shared.config.connect_timeout, patience }
+    }
+
+    /// Opens the websocket. Whether the session goes on where it was.
+    pub(super) async fn open_within(&mut self, deadlines: Deadlines) -> Result<bool> {
+        let began = Instant::now();
+        let received = (self.counts.received, self.counts.assembly.len());
         let (mut connection, resumption) =
-            open_websocket(&self.shared, &self.session_id, self.counts.received).await?;
+            open_websocket(&self.shared, &self.session_id, received, deadlines).await?;
         let resumed = match resumption {
-            Resumption::Resumed(received) => {
+            Resumption::Resumed { received, partial } => {
                 // The answer that said so the first time may never have come.
                 self.counts.journaled = true;
-                self.counts.send_again(received, &mut connection).await?;
+                if self.is_in_vain((self.counts.received, self.counts.assembly.len(), received, partial)) {
+                    // Under the same id it would all come again.
+                    self.connection = Some(connection);
+                    self.start_anew();
+                    let reason = format!(
+                        "it ended {MOST_IN_VAIN} times in a row in the middle of a large message, of which nothing more \
+                         arrived"
+                    );
+                    return Err(Error::ConnectionLost { reason, execution: None });
+                }
+                self.counts.take_up(received, partial)?;
+                connection.go_on_with(mem::take(&mut self.counts.assembly));
                 true
             }
             Resumption::New | Resumption::Unsupported => {
@@ -158,9 +203,13 @@ impl Link {
             }
         };
         if !self.counts.probed {
-            self.published_session = hear_the_kernel(&mut connection, &mut self.counts, &self.session_id)
-                .await
-                .map_err(|broken| Error::ConnectionLost { reason: broken.to_string(), execution: None })?;
+            let lost = |reason| Error::ConnectionLost { reason, execution: None };
+            self.counts.send_again(&mut connection).await.map_err(lost)?;
+            let is_new = self.replaced || (self.shared.owned && !self.has_state);
+            let patience = if is_new { PATIENCE_WITH_A_NEW_KERNEL } else { PATIENCE };
+            let patience = patience.min(deadlines.whole.saturating_sub(began.elapsed()));
+            let heard = hear_the_kernel(&mut connection, &mut self.counts, &self.session_id, patience);
+            self.published_session = heard.await.map_err(|broken| lost(broken.to_string()))?;
             self.counts.probed = true;
             self.counts.confirm();
         }
@@ -234,6 +283,8 @@ impl Link {
         self.has_state = true;
         self.counts.sends(&frame);
         match &mut self.connection {
+            // It is among what is sent next.
+            Some(_) if self.counts.is_behind() => Ok(()),
             Some(connection) => connection.send(frame).await.or_else(|reason| self.note_lost(reason)),
             // It is being taken up, and then what the gateway has not received is sent again: this, too.
             None if self.lost.is_some() => Ok(()),
@@ -273,6 +324,12 @@ impl Link {
                 }
                 return std::future::pending().await;
             };
+            if self.counts.is_behind() {
+                if let Err(reason) = self.counts.send_again(connection).await {
+                    self.note_lost(reason)?;
+                }
+                continue;
+            }
             let received = match &mut self.replay {
                 None => connection.next().await,
                 // In a box: where it is not needed, it is not to make what holds this larger.
@@ -325,13 +382,25 @@ impl Link {
 
     /// Notes that the connection is lost, for good where neither the gateway nor the kernel keeps what is missed.
     fn note_lost(&mut self, reason: String) -> Result<(), Gone> {
-        self.connection = None;
+        if let Some(connection) = self.connection.take() {
+            self.carried_much = connection.has_carried_much();
+            self.counts.assembly = connection.into_assembly();
+        }
         if self.counts.journaled || self.replay.is_some() {
             self.lost = Some((Instant::now(), reason));
             Ok(())
         } else {
             Err(Gone::Lost(reason))
         }
+    }
+
+    /// Notes how far the messages have got that are on their way. Whether the session is of no more use: its connection
+    /// ends again and again, with no more of them each time.
+    fn is_in_vain(&mut self, progress: Progress) -> bool {
+        let in_vain = mem::take(&mut self.carried_much) && progress == self.progress;
+        self.in_vain = if in_vain { self.in_vain + 1 } else { 0 };
+        self.progress = progress;
+        self.in_vain >= MOST_IN_VAIN
     }
 
     /// Takes up the session where it was.
@@ -355,6 +424,9 @@ impl Link {
                     self.lost = None;
                     self.kernel_was_replaced();
                     return Err(Gone::Died(MISSING));
+                }
+                Ok(Err(Error::ConnectionLost { reason, .. })) if self.lost.is_none() => {
+                    return Err(Gone::Lost(reason));
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "there was no answer".to_owned(),
@@ -465,6 +537,7 @@ impl Link {
         }
         (self.lost, self.suspected, self.replay) = (None, None, None);
         self.counts = Counts::default();
+        self.in_vain = 0;
         self.session_id = new_session_id();
     }
 
@@ -498,6 +571,16 @@ impl Link {
     pub(super) fn interrupt(&self) -> impl Future<Output = Result<()>> + Send + 'static {
         let shared = Arc::clone(&self.shared);
         async move { shared.gateway.interrupt_kernel(&shared.kernel_id()).await }
+    }
+
+    /// Whether data is arriving whose end is not in sight, from a kernel that is done, as the gateway says.
+    pub(super) async fn is_kernel_done(&self) -> bool {
+        if !self.connection.as_ref().is_some_and(Connection::is_receiving) {
+            return false;
+        }
+        let kernel_id = self.shared.kernel_id();
+        let asked = timeout(ANSWER_WITHIN, self.shared.gateway.get_kernel(&kernel_id)).await;
+        asked.is_ok_and(|kernel| kernel.is_ok_and(|kernel| kernel.execution_state == "idle"))
     }
 
     /// Whether the kernel is nobody else's, so that it may be restarted, and another one may take its place.
@@ -561,28 +644,32 @@ async fn next_across_a_cut(
     }
 }
 
-/// Opens a websocket to the kernel in a session with its gateway.
+/// Opens a websocket to the kernel in a session with its gateway, of which so many messages have been received, and so much of
+/// the next.
 pub(super) async fn open_websocket(
     shared: &Shared,
     session_id: &str,
-    received: u64,
+    (received, partial): (u64, usize),
+    deadlines: Deadlines,
 ) -> Result<(Connection, Resumption)> {
     let endpoint = shared.gateway.endpoint();
     let kernel_id = shared.kernel_id();
     let target = Target {
         url: endpoint.channels(&kernel_id, session_id),
         authorization: endpoint.authorization(),
+        secret_query: endpoint.secret_query(),
         tls: shared.gateway.tls(),
         proxy: shared.gateway.proxy().cloned(),
         kernel_id: kernel_id.as_ref().to_owned(),
         received,
+        partial,
     };
     let limits = &shared.config.limits;
     channel::connect(
         &target,
         Keepalive { dead_after: shared.config.dead_peer_timeout },
         limits.output_bytes.max(limits.result_bytes).saturating_add(MESSAGE_OVERHEAD_BYTES),
-        shared.config.connect_timeout,
+        deadlines,
     )
     .await
 }

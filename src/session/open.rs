@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::worker::Worker;
 use super::{Session, Shared};
+use crate::channel::Deadlines;
 use crate::config::SessionConfig;
 use crate::error::Seconds;
 use crate::gateway::{Endpoint, GatewayClient};
@@ -45,8 +46,12 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     check_that_the_token_is_kept(&endpoint, &config)?;
     let gateway = GatewayClient::new(endpoint, config.extra_ca_pem.as_deref())?;
     gateway.wait_until_ready(config.connect_timeout).await?;
+    // What the kernel may take, in all.
+    let end = Instant::now() + config.connect_timeout;
     let (kernel_id, created, restarts) = if let Some(kernel_id) = &config.kernel_id {
-        let found = gateway.get_kernel(kernel_id).await?;
+        let found = timeout_at(end, gateway.get_kernel(kernel_id)).await;
+        let found =
+            found.unwrap_or_else(|_| Err(unanswered("looking up a kernel", config.connect_timeout)))?;
         (found.id, None, found.restarts)
     } else {
         let created = create_kernel(&gateway, config.kernel_name.clone(), config.connect_timeout).await?;
@@ -66,10 +71,16 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     let (jobs, job_queue) = mpsc::unbounded_channel();
     let (controls, control_queue) = mpsc::unbounded_channel();
     let mut worker = Worker::new(Arc::clone(&shared), job_queue, control_queue);
-    Box::pin(worker.link.open()).await?;
+    let remaining = end.saturating_duration_since(Instant::now());
+    Box::pin(worker.link.open_within(Deadlines { whole: remaining, patience: remaining })).await?;
     created.map(CreatedKernel::take_over);
     tokio::spawn(worker.serve());
     Ok(Session { shared, jobs, controls })
+}
+
+fn unanswered(operation: &'static str, patience: Duration) -> Error {
+    let reason = format!("the gateway did not answer within {}", Seconds(patience));
+    Error::Gateway { operation, reason }
 }
 
 /// A token that travels in clear is one that everybody on the way has: whoever has it runs code in the sandbox.
@@ -93,12 +104,9 @@ pub(super) async fn create_kernel(
 ) -> Result<CreatedKernel> {
     let gateway = gateway.clone();
     let creation = tokio::spawn(async move {
-        let kernel = timeout(patience, gateway.create_kernel(name.as_deref())).await.map_err(|_| {
-            Error::Gateway {
-                operation: "creating a kernel",
-                reason: format!("the gateway did not answer within {}", Seconds(patience)),
-            }
-        })??;
+        let kernel = timeout(patience, gateway.create_kernel(name.as_deref()))
+            .await
+            .map_err(|_| unanswered("creating a kernel", patience))??;
         Ok(CreatedKernel { gateway, kernel_id: Some(kernel.id) })
     });
     creation.await.unwrap_or(Err(Error::Closed))

@@ -6,17 +6,23 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::counts::Counts;
 use crate::channel::{Broken, Connection};
 use crate::protocol::{ChannelName, encode_request};
 
-/// How long to wait for an answer at first, and in all: a kernel that says nothing on its output is let be.
+/// How long to wait for an answer at first, and in all: a kernel that says nothing on its output is let be. One that has
+/// just been started has nothing else to do, and answers as soon as it can.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE_WITH_A_NEW_KERNEL: Duration = Duration::from_secs(30);
 
-/// Asks the kernel until something published in answer arrives; gives the session in which it was, if any has.
+/// How long to wait between two questions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Asks the kernel until something published in answer arrives, for `patience` at most; gives the session in which it was, if
+/// any has.
 ///
 /// # Errors
 ///
@@ -25,8 +31,17 @@ pub(super) async fn hear_the_kernel(
     connection: &mut Connection,
     counts: &mut Counts,
     session_id: &str,
+    patience: Duration,
 ) -> Result<Option<String>, Broken> {
-    let deadline = Instant::now() + PATIENCE;
+    // Sending is within the time, too: a peer may take nothing.
+    timeout(patience, ask(connection, counts, session_id)).await.unwrap_or(Ok(None))
+}
+
+async fn ask(
+    connection: &mut Connection,
+    counts: &mut Counts,
+    session_id: &str,
+) -> Result<Option<String>, Broken> {
     let mut pause = FIRST_PAUSE;
     // Of this connection: a kernel takes no message twice, and what it answered before may come again.
     let name = format!("{session_id}_probe_{:08x}_", rand::random::<u32>());
@@ -40,11 +55,10 @@ pub(super) async fn hear_the_kernel(
                 .map_err(|error| error.to_string())?;
         counts.sends(&frame);
         connection.send(frame).await?;
-        match timeout(pause, hear(connection, counts, &name)).await {
-            Ok(heard) => return heard.map(Some),
-            Err(_) if Instant::now() >= deadline => return Ok(None),
-            Err(_) => pause *= 2,
+        if let Ok(heard) = timeout(pause, hear(connection, counts, &name)).await {
+            return heard.map(Some);
         }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(None)
 }

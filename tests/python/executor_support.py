@@ -24,7 +24,7 @@ from sandkernel.testing._address import free_port
 from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def agent_of(executor: Any, *steps: str, **options: Any) -> CodeAgent:
@@ -46,10 +46,11 @@ class StockGateway:
 
 
 @contextmanager
-def running_gateway(token: str = "") -> Iterator[StockGateway]:
-    """A kernel gateway as its own command starts it: with its output limits, and without our options."""
+def running_gateway(token: str = "", options: Sequence[str] = ()) -> Iterator[StockGateway]:
+    """A kernel gateway as its own command starts it, with its output limits."""
     token = token or secrets.token_hex()
-    with _running(token, ["kernelgateway"], {"KG_AUTH_TOKEN": token, "KG_PORT_RETRIES": "0"}) as gateway:
+    variables = {"KG_AUTH_TOKEN": token, "KG_PORT_RETRIES": "0"}
+    with _running(token, ["kernelgateway", *options], variables) as gateway:
         yield gateway
 
 

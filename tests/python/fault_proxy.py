@@ -98,6 +98,7 @@ class FaultProxy:
         self.passed: dict[Toward, int] = {"client": 0, "gateway": 0}
         self.cuts = 0
         self._plan: tuple[Toward, int, Cut] | None = None
+        self._each: tuple[Toward, int, Cut] | None = None
         self._connections: set[_Connection] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -122,6 +123,11 @@ class FaultProxy:
         """Cut every connection once so many bytes more have gone one way."""
         self._plan = (toward, number_of_bytes, how)
 
+    def cut_each(self, number_of_bytes: int, toward: Toward = "client", how: Cut = "reset") -> None:
+        """Cut every connection each time that so many bytes more have gone one way, until it is healed."""
+        self._each = (toward, number_of_bytes, how)
+        self._plan = self._each
+
     def disarm(self) -> bool:
         """Forget a planned cut; whether it had come about."""
         planned, self._plan = self._plan, None
@@ -129,7 +135,7 @@ class FaultProxy:
 
     def heal(self) -> None:
         """Make no more faults; connections that are silent are reset."""
-        self.delay, self.rate, self.refusing, self._plan = 0.0, None, False, None
+        self.delay, self.rate, self.refusing, self._plan, self._each = 0.0, None, False, None, None
 
         async def end_silence() -> None:
             for connection in self._connections:
@@ -208,7 +214,7 @@ class FaultProxy:
         if self._plan is not None and self._plan[0] == toward:
             _, remaining, how = self._plan
             if size >= remaining:
-                self._plan = None
+                self._plan = self._each
                 self.passed[toward] += remaining
                 return remaining, how
             self._plan = (toward, remaining - size, how)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sandkernel.executor.placement import Places
     from sandkernel.serialization import PayloadLimits
+    from sandkernel.session import Authorization
 
 __all__ = ["GatewayExecutor"]
 
@@ -29,6 +30,7 @@ class GatewayExecutor(KernelExecutor):
         url: The gateway's address, `http://` or `https://`. The token does not belong into it.
         token: The gateway's token, if it asks for one. It travels in a header, and stands in no log and no
             saved agent.
+        authorization: How the token travels: "token", "bearer" or "query"; see `Session.connect`.
         kernel_id: A kernel to share, which `cleanup()` leaves running; by default one is started and deleted.
         kernel_name: The kind of kernel to start; the gateway's default if `None`.
         ca_certificates: A file of certificates to trust in addition, in PEM.
@@ -64,6 +66,7 @@ class GatewayExecutor(KernelExecutor):
         *,
         url: str,
         token: str | None = None,
+        authorization: Authorization = "token",
         kernel_id: str | None = None,
         kernel_name: str | None = None,
         ca_certificates: str | None = None,
@@ -97,6 +100,7 @@ class GatewayExecutor(KernelExecutor):
             auto_reboot=auto_reboot,
             show_images=show_images,
             session_options={
+                "authorization": authorization,
                 "kernel_name": kernel_name,
                 "connect_timeout": connect_timeout,
                 **(session_options or {}),
@@ -104,6 +108,7 @@ class GatewayExecutor(KernelExecutor):
         )
         self._settings |= {
             "url": _without_secrets(url),
+            "authorization": authorization,
             "kernel_name": kernel_name,
             "ca_certificates": ca_certificates,
             "connect_timeout": connect_timeout,

@@ -4,8 +4,10 @@ The protocol, in headers of the websocket's upgrade:
 
     request   Sandkernel-Received: N     the client has received N messages in this session, over all its
                                          sockets
+              Sandkernel-Partial: B      and the first B bytes of the next one; it takes pieces (`pieces.py`)
     response  Sandkernel-Resumed: M      the gateway has received M messages of it, and sends what comes after
                                          the Nth
+              Sandkernel-Partial: I:B    and the first B bytes of the one whose identity is I; it takes pieces
               Sandkernel-Resumed: new    the session begins anew: it was not there, or too much was missed
 
 Since a websocket delivers in order or not at all, the two counts are all that there is to know: nothing on
@@ -26,8 +28,9 @@ from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 
-from sandkernel.gateway import relay, shortening
+from sandkernel.gateway import pieces, relay, shortening
 
+PARTIAL = "Sandkernel-Partial"
 RECEIVED = "Sandkernel-Received"
 RESUMED = "Sandkernel-Resumed"
 # How much is kept of what was sent last, and what a message counts for beside its length.
@@ -78,6 +81,8 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     ready = False
     # What the client has sent before that.
     early: List[Any]
+    # What has come of a message of the client, in pieces.
+    assembly: pieces.Assembly
     # Carries the messages of the kernel, once it is heard, to a client that speaks the newer protocol.
     relay: Optional[relay.Relay] = None
     # The largest message that its client takes, in bytes.
@@ -113,6 +118,7 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
             self.sessions[key].end()
         self.journal = Journal()
         self.early = []
+        self.assembly = pieces.Assembly()
         self.key = key
         self.sessions[key] = self
         self.leave()
@@ -140,6 +146,9 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     def receive(self, message: Any) -> None:
         """Count a message of the client, and hand it over once the kernel is heard."""
         if self.journal is not None:
+            message = self.assembly.take(message, self.websocket_handler.max_message_size)
+            if message is None:
+                return
             self.journal.received += 1
         if self.ready:
             self.handle_incoming_message(message)
@@ -226,6 +235,7 @@ async def pre_get(self: Any) -> None:
     self.resumed_after = received
     kept.take_over(self)
     self.set_header(RESUMED, str(kept.journal.received))
+    self.set_header(PARTIAL, "%d:%d" % (kept.assembly.identity, len(kept.assembly)))
 
 
 def can_resume(kept: Any, handler: Any, received: int) -> bool:
@@ -249,6 +259,9 @@ async def open_websocket(self: Any, kernel_id: str) -> None:
         self.connection.open()
     self.connection.come_back()
     missed = self.connection.journal.since(self.resumed_after)
+    partial = number(self, PARTIAL)
+    if missed and partial is not None:
+        missed = list(pieces.cut(missed, partial))
     if missed:
         relay.write(self, missed)
 
@@ -261,6 +274,16 @@ def on_message(self: Any, message: Any) -> None:
         original.on_message(self, message)
     else:
         self.connection.receive(message)
+
+
+def send_ping(self: Any) -> None:
+    """Ping the client. One that sends a large message is there: what it answers waits behind that."""
+    stream = getattr(self.ws_connection, "stream", None)
+    # What has come of a message that is not whole yet.
+    came, self.came = getattr(self, "came", 0), getattr(stream, "_read_buffer_size", 0)
+    if came != self.came:
+        self.last_pong = IOLoop.current().time()
+    original.send_ping(self)
 
 
 def on_close(self: Any) -> None:
@@ -295,7 +318,13 @@ def install(web_application: Any) -> None:
     relay.check()
     tell_of_restarts(web_application.settings["kernel_manager"])
     web_application.settings["kernel_websocket_connection_class"] = JournalingConnection
-    ours = {"pre_get": pre_get, "open": open_websocket, "on_message": on_message, "on_close": on_close}
+    ours = {
+        "pre_get": pre_get,
+        "open": open_websocket,
+        "on_message": on_message,
+        "send_ping": send_ping,
+        "on_close": on_close,
+    }
     for name, method in ours.items():
         setattr(original, name, getattr(handler_class, name))
         setattr(handler_class, name, method)

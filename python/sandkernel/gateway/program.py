@@ -29,6 +29,7 @@ MODULES = (
     "kernel_tuning.start",
     "kernels",
     "launch",
+    "pieces",
     "processes",
     "relay",
     "removal",
