@@ -142,9 +142,9 @@ class RewritingProxy:
         self._server = await asyncio.start_server(self._accept, sock=self._socket, ssl=self._context)
 
     async def _stop(self) -> None:
-        self._server.close()
         # Whoever was just accepted has a task in the next turns of the loop.
         await asyncio.sleep(0.05)
+        self._server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
