@@ -199,7 +199,7 @@ def test_a_message_of_which_nothing_arrives_is_given_up(own: str, tmp_path: Path
 @pytest.mark.parametrize("toward", ["client", "gateway"])
 def test_a_slow_way_that_is_cut_as_well(own: str, tmp_path: Path, toward: Toward) -> None:
     """What is sent again takes longer than a connection may take to come back."""
-    with slow(own, tmp_path, reconnect_timeout=2.0) as (proxy, session):
+    with slow(own, tmp_path, reconnect_timeout=4.0) as (proxy, session):
         code, printed = sent(toward)
         before = proxy.passed[toward]
         proxy.rate = RATE
