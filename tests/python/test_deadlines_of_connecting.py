@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from conftest import wait_until
 from rewriting_proxy import Behaviour, Head, RewritingProxy, answer
 from sandkernel import Session
 from sandkernel.exceptions import SandkernelError
+from waiting import wait_until
 
 CONNECT_TIMEOUT = 2.0
 # It is for the gateway, and then for the kernel; the rest is for a machine under load.
