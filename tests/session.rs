@@ -180,8 +180,9 @@ async fn says_that_the_kernel_died(session: &Session) {
     // What a process has written is lost with it, unless it has left: it dies once that was heard.
     let go = std::env::temp_dir().join(format!("sandkernel-go-{:016x}", rand::random::<u64>()));
     let code = format!(
-        "import os, time\n{}\nwhile not os.path.exists({go:?}): time.sleep(0.01)\nos._exit(1)",
-        write_line("last words")
+        "import os, time\n{}\nwhile not os.path.exists('{}'): time.sleep(0.01)\nos._exit(1)",
+        write_line("last words"),
+        go.display()
     );
     let mut running = session.start(code, RunOptions { observe: true, ..within(60) }).unwrap();
     assert!(running.next_event().await.is_some());

@@ -40,7 +40,7 @@ def test_files_wait_for_their_turn(executor: LocalExecutor, tmp_path: Path) -> N
         executor.files.write("turn", os.urandom(SEVERAL_BLOCKS), on_progress=lambda *of: blocks.append(of))
 
     def queued() -> int:
-        return len(executor._turns._waiting) + executor._turns._is_taken
+        return len(executor._turns._waiting) + (executor._turns._turn is not None)
 
     threads: list[threading.Thread] = []
     last = "after = os.path.getsize('turn')"
