@@ -81,6 +81,8 @@ def measure(old: Version, new: Version, runs: int, only: Sequence[str]) -> tuple
         rows.append(
             (case, quantile(before, 0.5) * 1000, quantile(after, 0.5) * 1000, median, p95, str(len(after)))
         )
+        # Said at once: a later case may fail.
+        print(f"{case}: {median:.3f}", file=sys.stderr)
         if median > LIMIT:
             slower.append(case)
     head = ("", "old: median, ms", "new: median, ms", "ratio", "ratio of p95", "runs")

@@ -55,7 +55,8 @@ def cases(stack: ExitStack) -> dict[str, Callable[[], object]]:
     gateway = stack.enter_context(stock_gateway())
     stock = stack.enter_context(GatewayExecutor(url=gateway.url, token=gateway.token))
     stack.enter_context(cloud())
-    modal = stack.enter_context(ModalExecutor())
+    # Its own default is 5 minutes, which the other cases may take.
+    modal = stack.enter_context(ModalExecutor(create_kwargs={"timeout": 3600}))
     array = np.zeros(1_000_000)
     loop = asyncio.new_event_loop()
     stack.callback(loop.close)
