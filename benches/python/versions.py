@@ -63,7 +63,7 @@ def compare(old: Version, new: Version, case: str, runs: int) -> tuple[list[floa
     trial = max(version.run(case) for _ in range(WARM_UP) for version in (old, new))
     taken: tuple[list[float], list[float]] = ([], [])
     for turn in range(runs if trial < SLOW_SECONDS else min(runs, RUNS_OF_SLOW)):
-        # Who comes second finds other caches: they swap places each time.
+        # The second one finds other caches than the first: the two swap places each time.
         order = (0, 1) if turn % 2 else (1, 0)
         for index in order:
             taken[index].append((old, new)[index].run(case))

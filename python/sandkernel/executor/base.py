@@ -94,10 +94,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         timeout: The seconds that a step may take; `None` for no limit. They count from when its turn has come
             and its sandbox is there (waiting for earlier calls and booting a new sandbox are apart), over
             all that is done for it: giving a kernel that has lost its state what it needs, the code, and the
-            fetching of a final answer. Then the code is interrupted. What a callback, or `stream_logs`, was
-            not told by then is left out, with a line on the logger; `last_execution` has it. A callback that
-            is being called is waited for. Without a limit, what the executor itself asks of the kernel still
-            has an end: two minutes for a request, 15 for installing packages and for fetching an answer.
+            fetching of a final answer. Then the code is interrupted. Output that a callback, or
+            `stream_logs`, was not told by then is left out, with a line on the logger; `last_execution` has
+            it. A callback that is being called is waited for. Without a limit, what the executor itself asks
+            of the kernel still has an end: two minutes for a request, 15 for installing packages and for
+            fetching an answer.
         max_logs_length: The characters of an execution's output that the model is shown: its head and its
             tail.
         payload_limits: What a final answer, and the arguments of each call of a tool on the host, may hold:
