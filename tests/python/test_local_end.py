@@ -140,3 +140,54 @@ def test_what_can_not_be_removed_raises_nothing(tmp_path: Path) -> None:
     link.symlink_to(tmp_path)
     remove_tree(str(link))
     assert link.is_symlink()
+
+
+# In a process of its own, since `Processes` adopts orphans. The files are made by the clock of the removal.
+END_BESIDE_AN_EVENT_LOOP = """
+import os, pathlib, subprocess, sys, threading
+from sandkernel.gateway import processes, removal
+
+root = pathlib.Path(sys.argv[1])
+ours = processes.Processes()
+watcher = processes.Watcher({"root": str(root), "runtime": str(root / "runtime")}, ours)
+command = [sys.executable, "-S", "-E", "-c", "import time; time.sleep(60)"]
+before = subprocess.Popen(command, preexec_fn=ours.tie)
+
+remaining, remove_tree = 3, removal.remove_tree
+def remove_beside_the_event_loop(directory):
+    global remaining
+    # After the look at what is in the directory, and before the directory goes.
+    rmdir = os.rmdir
+    def rmdir_late(path, **options):
+        global remaining
+        if remaining and not options:
+            remaining -= 1
+            (root / "runtime").mkdir(exist_ok=True)
+            (root / "runtime" / "kernel.json").touch()
+        rmdir(path, **options)
+    os.rmdir = rmdir_late
+    try:
+        remove_tree(directory)
+    finally:
+        os.rmdir = rmdir
+
+removal.remove_tree = remove_beside_the_event_loop
+ours.kill_all()
+after = subprocess.Popen(command, preexec_fn=ours.tie)
+print(before.poll() is None, after.wait(30), flush=True)
+watcher.remove("root", "runtime")
+print(root.exists(), remaining)
+"""
+
+
+def test_a_kernel_that_the_event_loop_restarts_meanwhile_leaves_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "runtime").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-c", END_BESIDE_AN_EVENT_LOOP, root],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=90,
+    )
+    assert done.stdout == "False 1\nFalse 0\n"

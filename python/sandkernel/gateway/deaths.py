@@ -28,7 +28,7 @@ def install(processes: Processes, managers: Callable[[], Iterable[Any]]) -> None
             return
         self._polling = True
         try:
-            while self._asked and self._pcallback is not None:
+            while self._asked and self._pcallback is not None and not processes.ending:
                 self._asked = False
                 await poll(self)
         finally:

@@ -17,6 +17,8 @@ from sandkernel.gateway import removal
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # Seconds in which all processes are killed, and the looks at the newest one between two walks over all.
 KILL_WITHIN, NEWEST_LOOKS = 1.5, 50
+# Seconds in which a directory is emptied again and again.
+REMOVE_WITHIN = 1.0
 
 
 def table() -> Iterator[Tuple[int, int, int, str]]:
@@ -88,6 +90,8 @@ class Processes:
         self.news = threading.Event()
         self.news.set()
         self.is_told = False
+        # Set before all are killed: nothing is started from then on.
+        self.ending = False
         if sys.platform == "linux":
             with contextlib.suppress(Exception):
                 import ctypes
@@ -98,6 +102,8 @@ class Processes:
 
     def tie(self) -> None:
         """Make a kernel's process, from inside and before its program, end with us even if we are killed."""
+        if self.ending:
+            os._exit(1)
         if self.prctl is not None:
             self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != self.process_id:
@@ -107,7 +113,9 @@ class Processes:
         """Kill our descendants and, where orphans are not ours, the process groups of the kernels.
 
         They may start others meanwhile: none is left where the system says that we have no child any more.
+        The event loop goes on meanwhile; without `ending`, it would start the killed kernels anew.
         """
+        self.ending = True
         groups = () if self.adopting else tuple(self.kernels)
         end = time.monotonic() + KILL_WITHIN
         while time.monotonic() < end:
@@ -190,8 +198,12 @@ class Watcher(threading.Thread):
         self.remove(*(("root", "runtime") if gone else ("runtime",)))
 
     def remove(self, *names: str) -> None:
-        """Remove directories of ours."""
+        """Remove directories of ours, also where the event loop makes a file in them meanwhile."""
         os.chdir("/")
+        end = time.monotonic() + REMOVE_WITHIN
         for name in names:
-            if self.configuration.get(name):
-                removal.remove_tree(self.configuration[name])
+            directory = self.configuration.get(name)
+            while directory and os.path.lexists(directory):
+                removal.remove_tree(directory)
+                if time.monotonic() > end:
+                    break
