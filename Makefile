@@ -6,6 +6,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Bytecode is kept, whatever the environment says: the tests start hundreds of programs that import the package.
+unexport PYTHONDONTWRITEBYTECODE
 # What the extension module is built from: it is built anew when one of these changes.
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.rs')
 
@@ -63,7 +65,7 @@ test-rust: $(VENV)/.dependencies ## Test the Rust core, without Python in it, ag
 
 .PHONY: test-python
 test-python: build ## Test the Python package against real gateways
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: lint test-rust test-python ## Lint, Rust tests, Python tests

@@ -47,6 +47,39 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Have more workers than cores: for half of its time a test waits, for a process or for a timeout."""
+    return 2 * (os.cpu_count() or 1)
+
+
+# The files that take longest. A file is for one worker: all others would wait for one that begins last.
+LONG = (
+    "test_slow_way.py",
+    "test_modal_smolagents.py",
+    "test_faults_reboot.py",
+    "test_serialization_kernel.py",
+    "test_modal_lifecycle.py",
+    "test_local_packages.py",
+    "test_faults_replay.py",
+    "test_other_servers.py",
+    "test_executor_deadlines.py",
+    "test_pool.py",
+    "test_kernel_failures.py",
+    "test_deadlines_of_connecting.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the modules of all tests hold out of the garbage collection after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 def processes_with(variable: str) -> list[str]:
     """The living processes, beside this one, that have `NAME=value` in their environment."""
     found = []
