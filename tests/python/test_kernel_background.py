@@ -99,6 +99,17 @@ def test_requests_of_ours_neither_show_nor_lose_it(executor: Any) -> None:
     assert executor("print(sent)").logs == "kept, too\n1\n"
 
 
+def test_not_a_line_is_lost_to_the_beginning_of_a_request_of_ours(executor: Any) -> None:
+    """A thread gets its turn at any point of what a kernel does with a request."""
+    executor("before = sys.getswitchinterval()\nsys.setswitchinterval(1e-5)\nstart(lines, 'kept', 20_000)")
+    ask = "raise SystemExit if thread.is_alive() else LookupError"
+    session = executor._open()
+    session.run("later()", silent=True, store_history=False)
+    assert wait_until(lambda: session.run(ask, silent=True, store_history=False).error.name == "LookupError")
+    executor("sys.setswitchinterval(before)")
+    assert executor.last_execution.stdout == "".join(f"kept {number}\n" for number in range(20_000))
+
+
 def test_what_a_thread_prints_while_another_step_runs_is_of_that_step(executor: Any) -> None:
     executor("start(lines, 'thread', 50)")
     output = executor("go.set(); thread.join(); print('joined')")

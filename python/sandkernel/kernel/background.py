@@ -85,7 +85,8 @@ class Background:
         @functools.wraps(execute_request)
         async def watched(stream, identity, parent):
             if parent["content"].get("silent"):
-                self._begin_other(parent["header"])
+                with self._lock:
+                    self._other = parent["header"]
             else:
                 self._begin_step(parent)
             try:
@@ -97,16 +98,6 @@ class Background:
                     self._step = self._other = None
 
         self._kernel.shell_handlers["execute_request"] = watched
-
-    def _begin_other(self, header):
-        with self._lock:
-            self._other = header
-            if self._last is not None:
-                for stream in self._streams:
-                    # From ipykernel 7 on, what a thread prints is the last request's: of one that is no step,
-                    # what it prints itself is.
-                    if hasattr(stream, "_parent_header_global"):
-                        stream._parent_header_global = self._last
 
     def _begin_step(self, request):
         header = request["header"]
@@ -142,6 +133,25 @@ class Background:
                         yield wanted, text
 
         stream._flush_buffers = watched
+        for each in self._streams:
+            # From ipykernel 7 on, what a thread prints is the last request's, whatever that is.
+            if hasattr(each, "_parent_header_global") and hasattr(each, "_parent_header"):
+                each.set_parent = self._setter_of(each)
+
+    def _setter_of(self, stream):
+        """Return what gives a stream its request: one that is no step gets what it prints itself."""
+        set_parent = stream.set_parent
+
+        def set_own_parent(parent):
+            content = parent.get("content") if isinstance(parent, dict) else None
+            if self._last is None or not isinstance(content, dict) or not content.get("silent"):
+                set_parent(parent)
+                return
+            # Not for a moment may it be that of all threads.
+            stream._parent_header.set(parent["header"])
+            stream._parent_header_global = self._last
+
+        return set_own_parent
 
     def _place(self, stream, header, text):
         """Return the header of the request to show a text with; `None` where it is kept."""
