@@ -101,6 +101,7 @@ class FaultProxy:
         self._each: tuple[Toward, int, Cut] | None = None
         self._connections: set[_Connection] = set()
         self._serving: set[asyncio.Task[None]] = set()
+        self._ending = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)  # noqa: FBT003
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
@@ -108,7 +109,8 @@ class FaultProxy:
         self.url = f"http://127.0.0.1:{self.port}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
-        self._accepting = self._loop.create_task(self._accept())
+        # Not by `sock_accept`: a connection that it has taken when it is cancelled is lost.
+        self._loop.add_reader(self._listener, self._accept)
         self._thread.start()
 
     def cut(self, how: Cut = "reset") -> int:
@@ -168,15 +170,17 @@ class FaultProxy:
             return None
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
-    async def _accept(self) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(self._listener)
-            if self.refusing:
-                client.close()
-                continue
-            task = self._loop.create_task(self._serve(client))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+    def _accept(self) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return
+        if self.refusing:
+            client.close()
+            return
+        task = self._loop.create_task(self._serve(client))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, client: socket.socket) -> None:
         gateway = socket.socket()
@@ -190,6 +194,8 @@ class FaultProxy:
             gateway.close()
             return
         connection = _Connection(self, client, gateway)
+        if self._ending:
+            connection.cut("fin")
         self._connections.add(connection)
         try:
             await connection.serve()
@@ -197,9 +203,9 @@ class FaultProxy:
             self._connections.discard(connection)
 
     async def _end(self) -> None:
-        self._accepting.cancel()
-        await asyncio.gather(self._accepting, return_exceptions=True)
+        self._loop.remove_reader(self._listener)
         self._listener.close()
+        self._ending = True
         self._cut_all("fin")
         await asyncio.gather(*self._serving, return_exceptions=True)
 

@@ -9,6 +9,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandkernel.testing._closing import connections_gone, stop_accepting
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
@@ -105,7 +107,6 @@ class RewritingProxy:
         self._behaviour = behaviour
         self._context = context
         self.requests: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, 0), family=family)
@@ -142,21 +143,17 @@ class RewritingProxy:
         self._server = await asyncio.start_server(self._accept, sock=self._socket, ssl=self._context)
 
     async def _stop(self) -> None:
-        # Whoever was just accepted has a task in the next turns of the loop.
-        await asyncio.sleep(0.05)
-        self._server.close()
-        for task in list(self._tasks):
+        await stop_accepting(self._server)
+        # Those that are in a handshake with TLS are among them.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for writer in self._writers:
             writer.transport.abort()
-        # What was aborted is closed in the next turns.
-        await asyncio.sleep(0.05)
+        await connections_gone(self._server)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._writers.add(writer)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -165,7 +162,6 @@ class RewritingProxy:
         except asyncio.CancelledError:
             pass
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

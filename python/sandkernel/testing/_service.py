@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from grpclib import GRPCError, Status
 from grpclib.server import Server
 
+from sandkernel.testing._closing import stop_accepting
+
 if TYPE_CHECKING:
     from grpclib.const import Handler
     from grpclib.protocol import H2Protocol
@@ -161,6 +163,8 @@ class GrpcServer(Server):
 
     async def stop(self) -> None:
         """Cancel what is being served, and close everything."""
+        if self._server is not None:
+            await stop_accepting(self._server)
         self.close()
         for protocol in self._protocols:
             # It has a connection from the moment when it is connected.

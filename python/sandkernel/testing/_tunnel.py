@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from typing import TYPE_CHECKING
 
+from sandkernel.testing._closing import connections_gone, stop_accepting
 from sandkernel.testing._faults import Faults
 from sandkernel.testing._link import Link
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
     from sandkernel.testing._address import Address
@@ -25,6 +25,8 @@ BAD_GATEWAY = (
 )
 # The inner half of a connection; the faults are made in the outer one.
 FAULTLESS = Faults()
+# For what is written already to leave, when the tunnel closes.
+FLUSH = 1.0
 
 
 class Tunnel:
@@ -64,6 +66,7 @@ class Tunnel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._opening: asyncio.Task[None] | None = None
+        self._closing = False
         self.connections = 0
 
     @property
@@ -87,26 +90,42 @@ class Tunnel:
         if delay == float("inf"):
             return
         await asyncio.sleep(delay)
+        # Each is kept before it listens: this may be cancelled from then on.
         if self._context is not None:
             inner = await asyncio.start_unix_server(
-                self._enter(self._inner), path=self._path, ssl=self._context
+                self._enter(self._inner), path=self._path, ssl=self._context, start_serving=False
             )
             self._servers.append(inner)
-        self._servers.append(await asyncio.start_server(self._enter(self._outer), sock=self.address.socket))
+            await inner.start_serving()
+        outer = await asyncio.start_server(
+            self._enter(self._outer), sock=self.address.socket, start_serving=False
+        )
+        self._servers.append(outer)
+        await outer.start_serving()
 
     def _enter(
-        self, handle: Callable[[Streams], Coroutine[None, None, None]]
+        self, handle: Callable[[Streams, list[asyncio.StreamWriter]], Coroutine[None, None, None]]
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        async def serve(client: Streams) -> None:
+            writers = [client[1]]
+            try:
+                await handle(client, writers)
+            finally:
+                await _close(writers)
+
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(handle((reader, writer)))
+            if self._closing:
+                writer.transport.abort()
+                return
+            task = asyncio.create_task(serve((reader, writer)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             # Also when the task was cancelled before it began.
-            task.add_done_callback(lambda _: writer.close())
+            task.add_done_callback(lambda _: writer.transport.abort())
 
         return accept
 
-    async def _outer(self, client: Streams) -> None:
+    async def _outer(self, client: Streams, writers: list[asyncio.StreamWriter]) -> None:
         self.accepted += 1
         self.connections += 1
         self._activity()
@@ -116,8 +135,8 @@ class Tunnel:
             else:
                 server = await asyncio.open_unix_connection(self._path)
             if server is None:
-                client[1].close()
                 return
+            writers.append(server[1])
             link = Link(client, server, self._faults)
             self._links.add(link)
             try:
@@ -129,8 +148,7 @@ class Tunnel:
             self.connections -= 1
             self._activity()
 
-    async def _inner(self, client: Streams) -> None:
-        writer = client[1]
+    async def _inner(self, client: Streams, writers: list[asyncio.StreamWriter]) -> None:
         if self._faults.bad_gateways > 0:
             self._faults.bad_gateways -= 1
             await _refuse(client)
@@ -139,9 +157,8 @@ class Tunnel:
         if server is None:
             if self._faults.bad_gateway_while_booting:
                 await _refuse(client)
-            else:
-                writer.close()
             return
+        writers.append(server[1])
         await Link(client, server, FAULTLESS).run()
 
     async def _connect(self) -> Streams | None:
@@ -161,28 +178,30 @@ class Tunnel:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
+        self._closing = True
         for server in self._servers:
-            server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*map(_connections_gone, self._servers))
+            await stop_accepting(server)
+        while self._tasks:
+            # The first time ends the work on a connection, the next one the wait for whom it writes to.
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(set(self._tasks), timeout=FLUSH)
+        await asyncio.gather(*map(connections_gone, self._servers))
         self.address.socket.close()
         self._path.unlink(missing_ok=True)
 
 
-async def _connections_gone(server: asyncio.AbstractServer) -> None:
-    """Wait for a moment until a server has no connection, those in the middle of a handshake among them."""
-    if sys.version_info >= (3, 12, 1):
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 1)
-    else:
-        # There `wait_closed` does not wait.
-        for _ in range(100):
-            if not getattr(server, "_active_count", 0):
-                return
-            await asyncio.sleep(0.01)
+async def _close(writers: Sequence[asyncio.StreamWriter]) -> None:
+    """Close connections, and wait until what was written has left; when cancelled, no longer."""
+    try:
+        for writer in writers:
+            # Of a connection with TLS that is closed twice asyncio keeps nothing by which to abort it.
+            if not writer.is_closing():
+                writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+    finally:
+        for writer in writers:
+            writer.transport.abort()
 
 
 async def _refuse(client: Streams) -> None:
@@ -193,4 +212,3 @@ async def _refuse(client: Streams) -> None:
         await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout=10)
         writer.write(BAD_GATEWAY)
         await writer.drain()
-    writer.close()
