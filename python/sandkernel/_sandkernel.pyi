@@ -18,9 +18,21 @@ __all__ = [
     "Session",
     "Skipped",
     "__version__",
+    "printable",
+    "printable_name",
 ]
 
 __version__: str
+
+def printable(text: str) -> str:
+    r"""Return a text of a kernel's as it may be shown: it can do nothing to a terminal but be read there.
+
+    Escape sequences are left out, `\r\n` is a newline. Newlines and tabs stay. Any other character that
+    controls a terminal, or the order in which text is read, is written as its number: `\x07`, `\u202e`.
+    """
+
+def printable_name(name: bytes) -> bytes:
+    """Return the name of a file, in the file system's encoding, with every such character as its number."""
 
 @final
 class Session:

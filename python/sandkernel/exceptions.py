@@ -39,6 +39,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, ClassVar
 
+from sandkernel._sandkernel import printable
+
 if TYPE_CHECKING:
     from sandkernel._sandkernel import Execution
 
@@ -76,7 +78,13 @@ __all__ = [
 
 
 class SandkernelError(Exception):
-    """The root of every error that Sandkernel raises."""
+    """The root of every error that Sandkernel raises.
+
+    Its text is printable: what a kernel or a gateway wrote into it does nothing to a terminal.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(printable(each) if isinstance(each, str) else each for each in arguments))
 
 
 class ConfigurationError(SandkernelError, ValueError):

@@ -10,6 +10,8 @@ import binascii
 import html
 from typing import TYPE_CHECKING
 
+from sandkernel._sandkernel import printable
+
 if TYPE_CHECKING:
     from sandkernel import Execution, Result
 
@@ -37,7 +39,9 @@ def mime_bundle(execution: Execution) -> dict[str, str]:
         page.append(_preformatted(error))
     texts.append(repr(execution))
     page.append(_preformatted(repr(execution)))
-    return {"text/plain": "\n".join(text.rstrip("\n") for text in texts), "text/html": "".join(page)}
+    plain = "\n".join(text.rstrip("\n") for text in texts)
+    # IPython writes it to the terminal as it is.
+    return {"text/plain": printable(plain), "text/html": "".join(page)}
 
 
 def _preformatted(text: str) -> str:

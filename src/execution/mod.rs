@@ -8,6 +8,7 @@ mod event;
 mod failure;
 mod fold;
 mod outcome;
+mod printable;
 mod transcript;
 
 pub use crate::protocol::{ReplyStatus, StreamName};
@@ -17,4 +18,5 @@ pub use event::Event;
 pub use failure::ExecutionError;
 pub use fold::{Fold, Limits};
 pub use outcome::{Execution, Omitted};
+pub use printable::{printable, printable_name};
 pub use transcript::Piece;

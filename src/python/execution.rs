@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::execution::{self, DisplayItem, DisplayKind, MimeValue};
+use crate::execution::{self, DisplayItem, DisplayKind, MimeValue, printable};
 
 /// What came of a piece of code.
 #[pyclass(module = "sandkernel._sandkernel", frozen)]
@@ -107,7 +107,7 @@ impl Execution {
 
     fn __repr__(&self) -> String {
         let execution = &self.inner;
-        let error = execution.error.as_ref().map_or("None", |error| error.name.as_str());
+        let error = execution.error.as_ref().map_or(Cow::Borrowed("None"), |error| printable(&error.name));
         format!(
             "<Execution {} results={} error={error} duration={:.3} s{}>",
             execution.execution_count.map_or_else(|| "[*]".to_owned(), |count| format!("[{count}]")),
@@ -231,7 +231,7 @@ impl Result {
 
     fn __repr__(&self) -> String {
         let mime_types: Vec<_> = self.item.data.iter().map(|(mime_type, _)| mime_type).collect();
-        format!("<Result {} {}>", self.kind(), mime_types.join(", "))
+        format!("<Result {} {}>", self.kind(), printable(&mime_types.join(", ")))
     }
 }
 
@@ -257,6 +257,7 @@ impl ExecutionError {
     }
 
     fn __repr__(&self) -> String {
-        format!("<ExecutionError {}: {}>", self.0.name, self.0.value.chars().take(200).collect::<String>())
+        let value: String = self.0.value.chars().take(200).collect();
+        format!("<ExecutionError {}: {}>", printable(&self.0.name), printable(&value))
     }
 }

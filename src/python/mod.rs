@@ -6,6 +6,7 @@
 //! - `wait`: a future awaited by a thread that must notice signals.
 //! - `mailbox`: a future awaited by an asyncio loop.
 //! - `session`, `stream`, `events`, `execution`: the classes, thin over the core's.
+//! - `text`: a kernel's text for terminals and file names.
 //! - `errors`: the core's errors as the exceptions of `sandkernel.exceptions`.
 //!
 //! No thread of the runtime ever attaches to the interpreter: what waits, waits on a Python thread or in its event
@@ -19,6 +20,7 @@ mod mailbox;
 mod runtime;
 mod session;
 mod stream;
+mod text;
 mod wait;
 
 use pyo3::prelude::*;
@@ -36,6 +38,8 @@ mod _sandkernel {
     use super::session::Session;
     #[pymodule_export]
     use super::stream::ExecutionStream;
+    #[pymodule_export]
+    use super::text::{printable, printable_name};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sandkernel import serialization
+from sandkernel._sandkernel import printable
 from sandkernel.exceptions import PayloadError
 from sandkernel.executor import presentation
 from sandkernel.plans import Deadline, within
@@ -201,13 +202,18 @@ def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:
         image = image_of(expressions[-1], limits)
         if image is None and presentation.is_drawn(expressions[-1].text):
             image = _last_image(execution, limits)
-        return presentation.text_of(expressions[-1], text_limit) if image is None else image
+        return _shown(presentation.text_of(expressions[-1], text_limit)) if image is None else image
     image = _last_image(execution, limits)
     if image is not None:
         return image
     left = execution.results[execution.cleared_results :]
     texts = (presentation.rich_text(result, text_limit) for result in reversed(left))
-    return next((text for text in texts if text), None)
+    return _shown(next((text for text in texts if text), None))
+
+
+def _shown(text: str | None) -> str | None:
+    # smolagents writes it to the terminal.
+    return None if text is None else printable(text)
 
 
 def _last_image(execution: Execution, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional

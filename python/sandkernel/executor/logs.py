@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from smolagents.monitoring import AgentLogger, LogLevel
 
+from sandkernel._sandkernel import printable
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.executor import presentation
 
@@ -88,4 +89,5 @@ def observation(execution: Execution, limit: int) -> str:
     if displayed:
         separator = "\n" if text and not text.endswith("\n") else ""
         text += separator + shorten("\n".join(displayed), limit) + "\n"
-    return text
+    # smolagents writes it to the terminal.
+    return printable(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 from smolagents.monitoring import LogLevel
 
+from sandkernel._sandkernel import printable
 from sandkernel.callbacks import GRACE_SECONDS
 from sandkernel.executor import answers, rebinding
 
@@ -105,7 +106,8 @@ class Audience:
                 listener(told)
             except Exception as error:  # noqa: BLE001 whatever it is, the execution goes on
                 listeners[place] = None
-                message = f"on_{name} raised {type(error).__name__}: {error!s:.500}; it is not called again"
+                reason = printable(f"{type(error).__name__}: {error!s:.500}")
+                message = f"on_{name} raised {reason}; it is not called again"
                 self._logger.log(Text(message), level=LogLevel.ERROR)
 
     def _is_late(self) -> bool:
@@ -145,5 +147,6 @@ class _Lines:
         for line in lines:
             if self._is_late():
                 continue
+            shown = printable(line.rstrip("\r").rpartition("\r")[2][-_LINE_LENGTH:])
             # Not as markup: the text is the kernel's.
-            self._logger.log(Text(line.rstrip("\r").rpartition("\r")[2][-_LINE_LENGTH:]), level=LogLevel.INFO)
+            self._logger.log(Text(shown), level=LogLevel.INFO)

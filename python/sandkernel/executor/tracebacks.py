@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from sandkernel._sandkernel import printable
 from sandkernel.executor.logs import shorten
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ __all__ = ["render"]
 MAX_LENGTH = 10_000
 MAX_LIBRARY_FRAMES = 2
 
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _RULE = re.compile(r"-{20,}\s*")
 _HEADER = re.compile(r"\S+\s+Traceback \(most recent call last\)\s*")
 _FRAME = re.compile(r"(File|Cell|Input) \S")
@@ -35,11 +35,11 @@ def render(error: ExecutionError) -> str:
         error: An error whose traceback is IPython's.
 
     Returns:
-        A text of some 10,000 characters at most, without ANSI codes.
+        A printable text of some 10,000 characters at most.
     """
-    parts = [_ANSI.sub("", part).rstrip() for part in error.traceback]
+    parts = [printable(part).rstrip() for part in error.traceback]
     parts = [part for part in parts if part and not _RULE.fullmatch(part) and not _HEADER.fullmatch(part)]
-    summary = f"{error.name}: {error.value}" if error.value else error.name
+    summary = printable(f"{error.name}: {error.value}" if error.value else error.name)
     kept = _without_libraries([part for part in parts if not _MACHINERY.match(part)])
     if not kept:
         kept = [summary]

@@ -9,7 +9,7 @@ from sandkernel.exceptions import SandboxFileNotFoundError, SandboxNotADirectory
 from sandkernel.files import tree
 from sandkernel.files.entry import FileEntry
 from sandkernel.files.kernel import MAX_FILES, KernelFiles, new_name
-from sandkernel.files.transfer import HostStream, HostTree, KernelTree, parts_of, transfer
+from sandkernel.files.transfer import HostStream, HostTree, KernelTree, host_name, parts_of, transfer
 from sandkernel.files.tree import Part
 from sandkernel.plans import Work
 
@@ -81,6 +81,7 @@ def download(
     if directory:
         below = yield from files.walk(recursive=True, follow=True, limit=max_files)
         parts = parts_of(below)
+        _require_different_names(files, parts)
     else:
         size = found.size if found.kind == tree.FILE else 0
         parts = [Part("", found.identity, 0, size, found.executable)]
@@ -102,6 +103,18 @@ def download(
     except BaseException:
         yield Work(lambda: tree.forget(temporary), brief=True)
         raise
+
+
+def _require_different_names(files: KernelFiles, parts: list[Part]) -> None:
+    """Raise where two files would have one name on this machine."""
+    names: dict[str, str] = {}
+    for part in parts:
+        name = host_name(part.relative)
+        if names.setdefault(name, part.relative) != part.relative:
+            raise files.error(
+                f"{names[name]!r:.200} and {part.relative!r:.200} would both be {name!r:.200} here, where no "
+                "name has control characters: download them one by one"
+            )
 
 
 def upload(source: str, path: str, *, on_progress: Progress | None) -> Plan[FileEntry]:

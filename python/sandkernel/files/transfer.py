@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from sandkernel._sandkernel import printable_name
 from sandkernel.exceptions import SandboxFileTooLargeError
 from sandkernel.files import tree
 from sandkernel.files.tree import Part
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from sandkernel.plans import Plan
     from sandkernel.shipment import Progress
 
-__all__ = ["HostStream", "HostTree", "KernelTree", "Sink", "Source", "parts_of", "transfer"]
+__all__ = ["HostStream", "HostTree", "KernelTree", "Sink", "Source", "host_name", "parts_of", "transfer"]
 
 # With the names of the files beside it, it makes one request.
 BLOCK_BYTES = PIECE_BYTES - (512 << 10)
@@ -75,8 +77,9 @@ class HostTree:
         return read
 
     def write(self, parts: Sequence[Part], lengths: Sequence[int], data: bytes) -> Plan[None]:
-        """Write them to the disk."""
-        yield Work(lambda: tree.write(self.root, parts, lengths, data), brief=True)
+        """Write them to the disk, under names that control no terminal."""
+        named = [part._replace(relative=host_name(part.relative)) for part in parts]
+        yield Work(lambda: tree.write(self.root, named, lengths, data), brief=True)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class HostStream:
         while rest:
             # A raw file may take less than all of it.
             rest = rest[self.stream.write(rest) :]
+
+
+def host_name(name: str) -> str:
+    """Return a path of the sandbox's as it is named on this machine."""
+    return os.fsdecode(printable_name(os.fsencode(name)))
 
 
 def parts_of(found: Sequence[tree.Found]) -> list[Part]:

@@ -8,7 +8,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from sandkernel import arguments
+from sandkernel._sandkernel import printable
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
 from sandkernel.sandboxes.cancellation import Cancellation
 
@@ -34,7 +34,6 @@ __all__ = ["cached_packages", "find_uv", "install", "unsatisfied"]
 
 ABANDONED_AFTER = 24 * 3600.0
 MESSAGE_LINES = 3
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 # uv asks `sysconfig`, which up to Python 3.12 shows a second thread what the first has not filled in yet.
@@ -220,7 +219,7 @@ def run(
 
 
 def _text(output: bytes) -> str:
-    return ANSI.sub("", output.decode(errors="replace")).strip()
+    return printable(output.decode(errors="replace")).strip()
 
 
 def _normalized(requirement: Requirement) -> str:
