@@ -77,6 +77,25 @@ late
     assert execution.stdout == "".join(f"line {number}.\n" for number in range(500))
 
 
+def test_what_is_large_is_not_overtaken(session: Session) -> None:
+    code = """
+import sys, threading
+stream, done = sys.stdout, threading.Event()
+def flush():
+    # As where the thread that sends flushes much by itself, and then the rest for whoever asks it to.
+    for text in {texts!r}:
+        stream.write(text)
+        stream._flush()
+    done.set()
+stream.pub_thread.schedule(flush)
+done.wait(30)
+"""
+    # ZeroMQ shares what is large, from 64 KiB on, and copies what is not.
+    texts = ["a" * 200_000, "b", "c" * 100_000, "d", "e" * 65_536, "f"]
+    for _ in range(3):
+        assert session.run(code.format(texts=texts)).stdout == "".join(texts)
+
+
 def test_magics_and_transformers_of_the_user_work(session: Session) -> None:
     session.run("get_ipython().input_transformers_cleanup.append(lambda lines: ['added = 1\\n', *lines])")
     assert session.run("added").text == "1"

@@ -212,11 +212,12 @@ class Files:
         max_files: int = MAX_FILES,
         on_progress: Progress | None = None,
     ) -> None:
-        """Copy a file or a directory of the sandbox to this machine.
+        r"""Copy a file or a directory of the sandbox to this machine.
 
         Of a directory, all that it holds is copied; what is here beside it stays. Symbolic links are followed
         in the sandbox, and none is made here; what is neither file nor directory is left out. Whether a file
-        is executable is kept.
+        is executable is kept. A control character in a name, or one that changes the direction of text, is
+        written as its number here, as in `bell\x07.txt`.
 
         Args:
             path: The file or the directory in the sandbox.

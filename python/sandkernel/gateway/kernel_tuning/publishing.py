@@ -75,19 +75,26 @@ def trust_the_thread() -> None:
 def publish_at_once() -> None:
     """Have who publishes a message send it, not a thread that is woken for it, three times an execution.
 
-    What is large, or comes after what the thread has not sent yet, goes the usual way.
+    What is large, or comes after what the thread has not sent yet, goes the usual way: the thread sends it.
     """
     publisher: Any = importlib.import_module("ipykernel.iostream").IOPubThread
     send = sending.prepare()
     send_later, send_in_thread = publisher.send_multipart, publisher._really_send
 
     def send_at_once(self: Any, message: Any, flags: int = 0, copy: bool = True, track: bool = False) -> None:
-        if copy and is_usual(self) and sending.is_plain(message):
+        if not is_usual(self):
+            send_later(self, message, flags, copy, track)
+            return
+        if copy and sending.is_plain(message):
             with self._turn:
                 if is_next(self) and send(self.socket, message, flags):
                     hear_soon(self)
                     return
-        send_later(self, message, flags, copy, track)
+        if is_own(self):
+            # Later, what this thread publishes next would have overtaken it.
+            self._really_send(message, flags, copy, track)
+        else:
+            send_later(self, message, flags, copy, track)
 
     def send_in_turn(self: Any, *arguments: Any, **options: Any) -> None:
         if is_usual(self):
@@ -140,8 +147,12 @@ def is_usual(publisher: Any) -> bool:
 
 def is_next(publisher: Any) -> bool:
     """Whether its thread has done all that it was asked for before: nobody overtakes himself."""
-    is_busy = publisher._events or publisher._handling
-    return threading.get_ident() == publisher.thread.ident or not is_busy
+    return is_own(publisher) or not (publisher._events or publisher._handling)
+
+
+def is_own(publisher: Any) -> bool:
+    """Whether this is its thread."""
+    return threading.get_ident() == publisher.thread.ident  # type: ignore[no-any-return]
 
 
 def hear_soon(publisher: Any) -> None:
