@@ -21,7 +21,7 @@ from smolagents.monitoring import LogLevel
 from sandkernel import LocalExecutor
 from sandkernel.pytest_plugin.model import ScriptedModel
 from sandkernel.testing._address import free_port
-from waiting import until
+from waiting import UNHURRIED, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def agent_of(executor: Any, *steps: str, **options: Any) -> CodeAgent:
 @pytest.fixture(scope="module")
 def executor() -> Iterator[LocalExecutor]:
     """One executor for the tests of a file: what they bind they name apart."""
-    with LocalExecutor(timeout=60) as executor:
+    with LocalExecutor(timeout=60, session_options=UNHURRIED) as executor:
         yield executor
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from smolagents import FinalAnswerTool, tool
@@ -12,10 +12,12 @@ from smolagents.monitoring import AgentLogger, LogLevel
 from executor_support import agent_of
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import PayloadError
+from sandkernel.pytest_plugin.model import ScriptedModel
 from waiting import time_limits
 
 if TYPE_CHECKING:
     from smolagents import CodeAgent
+    from smolagents.models import ChatMessage
 
 
 @tool
@@ -65,18 +67,32 @@ def test_an_error_is_shown_with_what_was_printed_and_mended(executor: LocalExecu
     assert "ipykernel" not in seen
 
 
+class HurriesOnce(ScriptedModel):
+    """Has an executor's first step end in time; not the tools that are sent before it, nor the next step."""
+
+    def __init__(self, executor: LocalExecutor, limit: float, *steps: str) -> None:
+        super().__init__(*steps)
+        self.executor = executor
+        self.limit = limit
+
+    def generate(self, messages: list[ChatMessage], **options: Any) -> ChatMessage:
+        self.executor.timeout = 60 if self.seen else self.limit
+        return super().generate(messages, **options)
+
+
 def test_a_timeout_is_shown_and_the_run_goes_on(executor: LocalExecutor) -> None:
     for limit in time_limits():
-        executor.timeout = limit
-        steps = ("x = 5\nprint('waiting', flush=True)\nwhile True: pass", "final_answer(globals().get('x'))")
-        agent = agent_of(executor, *steps)
-        try:
-            answer = agent.run("Wait.")
-        finally:
-            executor.timeout = 60
-        assert f"longer than its time limit of {limit:g} s" in agent.model.seen[1]
+        agent = agent_of(executor)
+        agent.model = HurriesOnce(
+            executor,
+            limit,
+            "x = 5\nprint('waiting', flush=True)\nwhile True: pass",
+            "final_answer(globals().get('x'))",
+        )
+        answer = agent.run("Wait.")
         if "waiting" in agent.model.seen[1]:
             break
+    assert f"longer than its time limit of {limit:g} s" in agent.model.seen[1]
     assert answer == 5
 
 

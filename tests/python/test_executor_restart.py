@@ -10,7 +10,7 @@ from smolagents.utils import AgentExecutionError
 
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ExecutionTimeout, KernelDied
-from waiting import time_limits, wait_for_file, write_line
+from waiting import UNHURRIED, time_limits, wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,10 @@ def executor() -> Iterator[LocalExecutor]:
 
 @pytest.fixture(autouse=True)
 def prepared(executor: LocalExecutor) -> None:
+    prepare(executor)
+
+
+def prepare(executor: LocalExecutor) -> None:
     executor.send_variables({"sent": (1, 2)})
     executor.send_tools({"double": double, "final_answer": FinalAnswerTool()})
     executor("own = 'of the agent'")
@@ -119,13 +123,15 @@ def test_the_note_comes_with_an_error_too(executor: LocalExecutor) -> None:
     assert_restored(executor)
 
 
-def test_the_note_comes_with_a_timeout_too(executor: LocalExecutor) -> None:
-    for limit in time_limits():
-        executor._session.restart()
-        with pytest.raises(ExecutionTimeout) as raised:
-            executor.run_code_raise_errors(f"{write_line('begun')}\nwhile True: pass", timeout=limit)
-        if executor.state["_print_outputs"]:
-            break
-    assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
-    assert "are kept" in str(raised.value)
-    assert_restored(executor)
+def test_the_note_comes_with_a_timeout_too() -> None:
+    with LocalExecutor(timeout=60, session_options=UNHURRIED) as executor:
+        prepare(executor)
+        for limit in time_limits():
+            executor._session.restart()
+            with pytest.raises(ExecutionTimeout) as raised:
+                executor.run_code_raise_errors(f"{write_line('begun')}\nwhile True: pass", timeout=limit)
+            if executor.state["_print_outputs"]:
+                break
+        assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
+        assert "are kept" in str(raised.value)
+        assert_restored(executor)

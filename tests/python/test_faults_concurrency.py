@@ -173,6 +173,7 @@ def test_a_callback_that_raises_in_an_interrupted_execution(endpoint: Endpoint) 
         for limit in time_limits():
             with pytest.raises(TimeoutError) as raised:
                 session.run(f"{write_line('told')}\nwhile True: pass", timeout=limit, on_stdout=on_stdout)
-            if raised.value.execution.stdout:  # type: ignore[attr-defined]
+            execution = raised.value.execution  # type: ignore[attr-defined]
+            if execution is not None and execution.stdout:
                 break
-    assert raised.value.execution.stdout == "told\n"  # type: ignore[attr-defined]
+    assert execution.stdout == "told\n"

@@ -12,7 +12,7 @@ import pytest
 import sandkernel
 from sandkernel import Session
 from sandkernel.sandboxes.local import LocalSandbox
-from waiting import wait_for_file, write_line
+from waiting import UNHURRIED, wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 async def connect(endpoint: Endpoint, timeout: float = 60) -> Session:
     return await Session.aconnect(
-        endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id, timeout=timeout, interrupt_grace=1
+        endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id, timeout=timeout, **UNHURRIED
     )
 
 
@@ -151,7 +151,7 @@ def test_one_session_in_several_loops_and_threads(endpoint: Endpoint) -> None:
 
 def test_a_loop_that_ends_first_leaves_the_session_usable(endpoint: Endpoint) -> None:
     with Session.connect(
-        endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id, timeout=60, interrupt_grace=1
+        endpoint.url, endpoint.token, kernel_id=endpoint.kernel_id, timeout=60, **UNHURRIED
     ) as session:
 
         async def give_up() -> None:

@@ -13,7 +13,7 @@ import pytest
 import sandkernel
 from sandkernel import InputRequest, Session
 from sandkernel.sandboxes.local import LocalSandbox
-from waiting import time_limits, until
+from waiting import UNHURRIED, time_limits, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def session() -> Iterator[Session]:
             sandbox.endpoint.token,
             kernel_id=sandbox.endpoint.kernel_id,
             timeout=60,
-            interrupt_grace=1,
+            **UNHURRIED,
         ) as session,
     ):
         yield session

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # What takes a moment takes no longer than this on a machine under any load; it only bounds a test that fails.
 PATIENCE = 60.0
+# Options of a session whose code ends when interrupted: late, under load, but its kernel is not restarted.
+UNHURRIED = {"interrupt_grace": PATIENCE}
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
