@@ -350,6 +350,10 @@ fn code_that_was_interrupted_is_told_from_code_that_was_not_run() {
             assert_eq!(told.error.unwrap().name, "ExecutionInterrupted");
             assert_eq!(events.last().unwrap(), "error ExecutionInterrupted");
         }
+        // Silent code is not announced; what was run has a number all the same.
+        let numbered = reply(&json!({"status": status, "execution_count": 1}));
+        let (told, _) = folded(Limits::default(), &[numbered, idle()]);
+        assert_eq!(told.error.unwrap().name, "ExecutionInterrupted");
         let (told, events) = folded(Limits::default(), &[aborted(), idle()]);
         assert_eq!((told.error.unwrap().name.as_str(), events.len()), ("ExecutionAborted", 1));
     }

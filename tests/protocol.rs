@@ -124,6 +124,21 @@ fn odd_fields_are_lost_and_the_message_is_not() {
     };
     assert_eq!(Content::decode(&reply), expected);
     assert_eq!(Content::decode(&message("comm_open", "{}")), Content::Other);
+    let told = [
+        (r#"{"implementation":"i","language_info":{"name":"bash"}}"#.to_owned(), "bash".to_owned()),
+        (r#"{"language_info":{"name":" ba\u001b[31m\nsh"}}"#.to_owned(), "ba[31msh".to_owned()),
+        (format!("{{\"language_info\":{{\"name\":\"{}\"}}}}", "é".repeat(10_000)), "é".repeat(64)),
+        (r#"{"language_info":{"name":7}}"#.to_owned(), String::new()),
+        (r#"{"language_info":"bash"}"#.to_owned(), String::new()),
+        ("[".to_owned(), String::new()),
+    ];
+    for (content, name) in told {
+        let message = message("kernel_info_reply", &content);
+        let Content::KernelInfoReply { language, .. } = Content::decode(&message) else {
+            panic!("{content}")
+        };
+        assert_eq!(language, name, "{content}");
+    }
 }
 
 #[test]

@@ -107,6 +107,7 @@ __all__ = [
     "Skipped",
     "StateLost",
     "UnresolvableError",
+    "UnsupportedKernelError",
     "__version__",
 ]
 

@@ -18,6 +18,7 @@ that its framework expects. What breaks underneath raises one of these::
     │   ├── ExecutionTimeout (TimeoutError)
     │   └── SandboxGone                   the sandbox ended, and all its state is lost
     │       └── SandboxExpired            its lifetime was over
+    ├── UnsupportedKernelError            the kernel can't do that: it runs no Python, or is no ipykernel
     ├── StateLost                         the code was meant for a state that is gone; it was not run
     ├── KernelUnresponsive                the kernel does not run code any more; the code was not run
     ├── ProtocolError                     the peer does not speak the protocol
@@ -74,6 +75,7 @@ __all__ = [
     "SandkernelError",
     "StateLost",
     "UnresolvableError",
+    "UnsupportedKernelError",
 ]
 
 
@@ -183,6 +185,18 @@ class KernelUnresponsive(SandkernelError):  # noqa: N818 named as its neighbours
     that it still runs code. One that is the session's own is restarted where it does not. This is raised
     where it is only shared; `Session.restart` restarts it all the same.
     """
+
+
+class UnsupportedKernelError(SandkernelError):
+    """The kernel can't do what was asked: it runs another language than Python, or is no ipykernel.
+
+    Attributes:
+        language: The language of the kernel, as it says itself; `None` where it does not.
+    """
+
+    def __init__(self, message: str, *, language: str | None = None) -> None:
+        super().__init__(message)
+        self.language = language
 
 
 class ProtocolError(SandkernelError):

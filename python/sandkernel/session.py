@@ -277,6 +277,19 @@ class Session:
         return self._session.generation
 
     @property
+    def kernel_name(self) -> str | None:
+        """The name of the kernel's specification, such as `"python3"`; `None` where its gateway is silent."""
+        return self._session.kernel_name
+
+    @property
+    def language(self) -> str | None:
+        """The language that the kernel runs, such as `"python"` or `"bash"`, as the kernel itself says.
+
+        At most 64 characters, none of them a control character; `None` where the kernel does not say.
+        """
+        return self._session.language
+
+    @property
     def resumable(self) -> bool:
         """Whether an execution goes on where it was when its connection is cut.
 
@@ -452,12 +465,17 @@ class Session:
     def files(self) -> Files:
         """The files of the machine that the kernel runs on, as its code sees them.
 
-        What is done with them is done by the kernel, between executions; it has to speak Python.
+        What is done with them is done by the kernel, between executions. Where the kernel does not run
+        Python, each call raises `UnsupportedKernelError`.
         """
         from sandkernel.files import Files  # noqa: PLC0415 most have no use for it
+        from sandkernel.languages import FILES, in_python  # noqa: PLC0415
         from sandkernel.plans import adrive, drive  # noqa: PLC0415
 
-        return Files(lambda plan: drive(plan, self), lambda plan: adrive(plan, self))
+        return Files(
+            lambda plan: drive(in_python(self, FILES, plan), self),
+            lambda plan: adrive(in_python(self, FILES, plan), self),
+        )
 
     def interrupt(self) -> None:
         """Interrupts whatever the kernel runs: there it looks like Ctrl-C.

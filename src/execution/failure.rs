@@ -27,7 +27,7 @@ pub struct ExecutionError {
 impl ExecutionError {
     /// An exception of which at most about `limit` bytes of text are kept.
     pub(super) fn new(content: ErrorContent, limit: usize) -> Self {
-        let (name, _) = shortened(content.ename, NAME_BYTES);
+        let (name, _) = shortened(name_of_class(content.ename), NAME_BYTES);
         let (value, omitted_bytes) = shortened(content.evalue, limit);
         let traceback = short_traceback(content.traceback, content.omitted_lines);
         Self { name, value, traceback, omitted_bytes }
@@ -70,6 +70,14 @@ impl ExecutionError {
         let entries = self.traceback.iter().map(|entry| entry.len() + size_of::<String>());
         self.name.len() + self.value.len() + entries.sum::<usize>()
     }
+}
+
+/// The name alone, as ipykernel gives it, where a kernel (xeus-python) gives `<class 'module.Name'>`.
+fn name_of_class(name: String) -> String {
+    let Some(path) = name.strip_prefix("<class '").and_then(|rest| rest.strip_suffix("'>")) else {
+        return name;
+    };
+    path.rsplit('.').next().unwrap_or(path).to_owned()
 }
 
 /// The text without ANSI sequences, its middle left out where it is longer than `limit`; and how much was.
@@ -123,6 +131,19 @@ mod tests {
         let content = error("\u{1b}[31mred\u{1b}[0m", vec!["\u{1b}[0;32m1\u{1b}[0m x".to_owned()]);
         let error = ExecutionError::new(content, 100);
         assert_eq!((error.value.as_str(), error.traceback), ("red", vec!["1 x".to_owned()]));
+    }
+
+    #[test]
+    fn a_name_is_that_of_the_class_alone() {
+        for (told, name) in [
+            ("<class 'ZeroDivisionError'>", "ZeroDivisionError"),
+            ("<class '__main__.f.<locals>.Odd'>", "Odd"),
+            ("<class 'x", "<class 'x"),
+            ("", ""),
+        ] {
+            let content = ErrorContent { ename: told.to_owned(), ..error("", Vec::new()) };
+            assert_eq!(ExecutionError::new(content, 100).name, name);
+        }
     }
 
     #[test]

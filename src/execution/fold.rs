@@ -192,6 +192,7 @@ impl Fold {
             Content::Status { .. }
             | Content::ExecuteReply { .. }
             | Content::InputRequest { .. }
+            | Content::KernelInfoReply { .. }
             | Content::Other => {}
         }
     }
@@ -217,7 +218,11 @@ impl Fold {
         match status {
             ReplyStatus::Ok => {}
             ReplyStatus::Error => self.push_error(error),
-            ReplyStatus::Aborted => self.take_error(ExecutionError::aborted()),
+            ReplyStatus::Aborted => {
+                // Code that was not run has no number. Of silent code, nothing else tells.
+                self.has_run |= execution_count.is_some();
+                self.take_error(ExecutionError::aborted());
+            }
         }
         // The reply comes on a way of its own: what was written before it may still be under way.
         if self.is_idle {

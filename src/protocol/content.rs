@@ -10,6 +10,8 @@ use super::message::Message;
 
 /// How many MIME types of one display are looked at.
 const MAX_MIME_TYPES: usize = 64;
+/// How much of a language's name is taken, in characters: the kernel can say anything.
+const LANGUAGE_LENGTH: usize = 64;
 /// How many lines of a traceback are looked at, half at its beginning and half at its end.
 const MAX_TRACEBACK_LINES: usize = 1024;
 
@@ -146,6 +148,14 @@ pub enum Content<'a> {
         /// The number of the execution.
         execution_count: Option<u64>,
     },
+    /// `kernel_info_reply`: what the kernel is.
+    KernelInfoReply {
+        /// The name of its implementation, such as `ipython`.
+        implementation: String,
+        /// The name of the language that it runs, such as `python`: short, without control characters, and
+        /// empty where it tells none.
+        language: String,
+    },
     /// Any other message.
     Other,
 }
@@ -186,6 +196,7 @@ impl<'a> Content<'a> {
                 }
             }
             "execute_input" => Self::ExecuteInput { execution_count: execution_count(content) },
+            "kernel_info_reply" => kernel_info_reply(content),
             _ => Self::Other,
         }
     }
@@ -224,6 +235,14 @@ fn execute_reply(content: &Bytes) -> Content<'static> {
     };
     let error = if status == ReplyStatus::Error { error(content) } else { ErrorContent::default() };
     Content::ExecuteReply { status, execution_count: execution_count(content), error }
+}
+
+fn kernel_info_reply(content: &Bytes) -> Content<'static> {
+    let [implementation, language_info] = members(content, ["implementation", "language_info"]);
+    let [name] = members(&language_info.unwrap_or_default(), ["name"]);
+    let language: String =
+        string(name).trim().chars().filter(|letter| !letter.is_control()).take(LANGUAGE_LENGTH).collect();
+    Content::KernelInfoReply { implementation: string(implementation), language }
 }
 
 fn execution_state(content: &Bytes) -> ExecutionState {

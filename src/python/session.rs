@@ -149,6 +149,16 @@ impl Session {
     }
 
     #[getter]
+    fn kernel_name(&self) -> Option<&str> {
+        self.inner.as_ref().and_then(session::Session::kernel_name)
+    }
+
+    #[getter]
+    fn language(&self) -> Option<&str> {
+        self.inner.as_ref().and_then(session::Session::language)
+    }
+
+    #[getter]
     fn closed(&self) -> bool {
         self.inner.as_ref().is_none_or(session::Session::is_closed)
     }

@@ -86,7 +86,10 @@ async fn identify(shared: &Shared) -> Result<Option<String>> {
     let session_id = new_session_id();
     let deadlines = Deadlines::once(shared.config.connect_timeout);
     let (mut connection, _) = open_websocket(shared, &session_id, (0, 0), deadlines).await?;
-    let heard = hear_the_kernel(&mut connection, &mut Counts::default(), &session_id, PATIENCE).await;
+    let heard = hear_the_kernel(&mut connection, &mut Counts::default(), &session_id, PATIENCE, true).await;
     connection.close(FAREWELL).await;
-    heard.map_err(|broken| Error::ConnectionLost { reason: broken.to_string(), execution: None })
+    match heard {
+        Ok(heard) => Ok(heard.session),
+        Err(broken) => Err(Error::ConnectionLost { reason: broken.to_string(), execution: None }),
+    }
 }

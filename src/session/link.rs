@@ -208,8 +208,14 @@ impl Link {
             let is_new = self.replaced || (self.shared.owned && !self.has_state);
             let patience = if is_new { PATIENCE_WITH_A_NEW_KERNEL } else { PATIENCE };
             let patience = patience.min(deadlines.whole.saturating_sub(began.elapsed()));
-            let heard = hear_the_kernel(&mut connection, &mut self.counts, &self.session_id, patience);
-            self.published_session = heard.await.map_err(|broken| lost(broken.to_string()))?;
+            let known = self.shared.language.get().is_some();
+            let heard = hear_the_kernel(&mut connection, &mut self.counts, &self.session_id, patience, known);
+            let heard = heard.await.map_err(|broken| lost(broken.to_string()))?;
+            self.published_session = heard.session;
+            if let Some(language) = heard.language.filter(|language| !language.is_empty()) {
+                // The first word stands: another kernel in its place is of the same kind.
+                let _ = self.shared.language.set(language);
+            }
             self.counts.probed = true;
             self.counts.confirm();
         }
@@ -233,7 +239,8 @@ impl Link {
             Err(error) => return Err(error),
             Ok(_) => return Err(Error::KernelNotFound { kernel_id: gone.as_ref().to_owned() }),
         }
-        let name = shared.config.kernel_name.clone();
+        // Of the same kind, also where it was given by its id.
+        let name = shared.config.kernel_name.clone().or_else(|| shared.kernel_name.clone());
         let created = open::create_kernel(&shared.gateway, name, shared.config.connect_timeout).await?;
         shared.set_kernel_id(&created.take_over());
         shared.note_restarts(Some(0));

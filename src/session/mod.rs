@@ -32,7 +32,7 @@ mod worker;
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,8 @@ struct Shared {
     config: SessionConfig,
     /// Another one when the gateway has given the kernel up and a new one was created.
     kernel_id: Mutex<Arc<str>>,
+    /// The name of its specification, where the gateway says it.
+    kernel_name: Option<String>,
     /// Whether the kernel was created here, and so is deleted here.
     owned: bool,
     /// How often its process had been replaced when that was last asked, where the gateway says so.
@@ -76,6 +78,8 @@ struct Shared {
     journaled: AtomicBool,
     /// The generation of the kernel that is known to keep it, plus one; 0 for none.
     recorded: AtomicU64,
+    /// The language of the kernel, once it has told it.
+    language: OnceLock<String>,
     closed: AtomicBool,
 }
 
@@ -158,6 +162,18 @@ impl Session {
     /// does not, a lost connection is then survived.
     pub fn rely_on_record(&self, generation: u64) {
         self.shared.recorded.store(generation.saturating_add(1), Ordering::Release);
+    }
+
+    /// The name of the kernel's specification, such as `python3`; `None` where the gateway does not say.
+    #[must_use]
+    pub fn kernel_name(&self) -> Option<&str> {
+        self.shared.kernel_name.as_deref()
+    }
+
+    /// The language that the kernel runs, as it says itself, such as `python`; `None` where it does not say.
+    #[must_use]
+    pub fn language(&self) -> Option<&str> {
+        self.shared.language.get().map(String::as_str)
     }
 
     /// Whether the session was closed.

@@ -1,7 +1,7 @@
 //! From an endpoint to a kernel with an open websocket.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -22,6 +22,8 @@ pub(super) const DELETE_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct CreatedKernel {
     gateway: GatewayClient,
     kernel_id: Option<String>,
+    /// The name of its specification; empty where the gateway does not say.
+    name: String,
 }
 
 impl CreatedKernel {
@@ -48,24 +50,26 @@ pub(super) async fn open(endpoint: Endpoint, config: SessionConfig) -> Result<Se
     gateway.wait_until_ready(config.connect_timeout).await?;
     // What the kernel may take, in all.
     let end = Instant::now() + config.connect_timeout;
-    let (kernel_id, created, restarts) = if let Some(kernel_id) = &config.kernel_id {
+    let (kernel_id, name, created, restarts) = if let Some(kernel_id) = &config.kernel_id {
         let found = timeout_at(end, gateway.get_kernel(kernel_id)).await;
         let found =
             found.unwrap_or_else(|_| Err(unanswered("looking up a kernel", config.connect_timeout)))?;
-        (found.id, None, found.restarts)
+        (found.id, found.name, None, found.restarts)
     } else {
         let created = create_kernel(&gateway, config.kernel_name.clone(), config.connect_timeout).await?;
-        (created.kernel_id.clone().unwrap_or_default(), Some(created), Some(0))
+        (created.kernel_id.clone().unwrap_or_default(), created.name.clone(), Some(created), Some(0))
     };
     let shared = Arc::new(Shared {
         gateway,
         config,
         kernel_id: Mutex::new(kernel_id.into()),
+        kernel_name: Some(name).filter(|name| !name.is_empty()),
         owned: created.is_some(),
         restarts: Mutex::new(restarts),
         generation: AtomicU64::new(0),
         journaled: AtomicBool::new(false),
         recorded: AtomicU64::new(0),
+        language: OnceLock::new(),
         closed: AtomicBool::new(false),
     });
     let (jobs, job_queue) = mpsc::unbounded_channel();
@@ -107,7 +111,7 @@ pub(super) async fn create_kernel(
         let kernel = timeout(patience, gateway.create_kernel(name.as_deref()))
             .await
             .map_err(|_| unanswered("creating a kernel", patience))??;
-        Ok(CreatedKernel { gateway, kernel_id: Some(kernel.id) })
+        Ok(CreatedKernel { gateway, kernel_id: Some(kernel.id), name: kernel.name })
     });
     creation.await.unwrap_or(Err(Error::Closed))
 }

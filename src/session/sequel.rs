@@ -54,7 +54,10 @@ impl Sequel {
         match message.channel {
             ChannelName::Shell => {
                 self.answered = true;
-                self.serial = is_serial(message);
+                self.serial = matches!(
+                    Content::decode(message),
+                    Content::KernelInfoReply { implementation, .. } if implementation == SERIAL
+                );
             }
             ChannelName::Iopub => {
                 let idle = Content::Status { execution_state: ExecutionState::Idle };
@@ -79,12 +82,4 @@ impl Sequel {
     pub(super) fn is_over(&self) -> bool {
         self.answered && self.idle
     }
-}
-
-fn is_serial(reply: &Message) -> bool {
-    #[derive(serde::Deserialize)]
-    struct KernelInfo<'a> {
-        implementation: &'a str,
-    }
-    serde_json::from_slice::<KernelInfo<'_>>(&reply.content).is_ok_and(|info| info.implementation == SERIAL)
 }

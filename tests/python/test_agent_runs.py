@@ -105,7 +105,7 @@ def test_a_dead_kernel_is_shown_and_the_tools_are_back(executor: LocalExecutor) 
         tools=[double],
     )
     assert agent.run("Survive.", additional_args={"sent": 4}) == "done"
-    assert "The Python kernel died" in agent.model.seen[1]
+    assert "The kernel died" in agent.model.seen[1]
     step = steps_of(agent)[1]
     assert "False" in step.observations
     assert "Last output from code snippet:\n8" in step.observations

@@ -81,7 +81,7 @@ async def test_a_cancelled_step_that_ignores_the_interrupt(executor: LocalExecut
     await stream.aclose()
     result = await executor.arun("double(21), sent")
     assert result.output == "(42, (1, 2))"
-    assert result.logs.startswith("[Note: the Python kernel was restarted since the last step")
+    assert result.logs.startswith("[Note: the kernel was restarted since the last step")
     assert_restored(executor)
 
 
@@ -108,7 +108,7 @@ def test_a_kernel_that_dies(executor: LocalExecutor, tmp_path: Path) -> None:
 def test_a_kernel_that_was_restarted_between_steps(executor: LocalExecutor) -> None:
     executor._session.restart()
     result = executor("print('next step')\n1")
-    assert result.logs.startswith("[Note: the Python kernel was restarted since the last step")
+    assert result.logs.startswith("[Note: the kernel was restarted since the last step")
     assert result.logs.endswith("next step\n")
     assert result.output == "1"
     assert_restored(executor)
@@ -118,7 +118,7 @@ def test_the_note_comes_with_an_error_too(executor: LocalExecutor) -> None:
     executor._session.restart()
     with pytest.raises(AgentExecutionError) as raised:
         executor("own")
-    assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
+    assert str(raised.value).startswith("[Note: the kernel was restarted since the last step")
     assert str(raised.value).endswith("NameError: name 'own' is not defined")
     assert_restored(executor)
 
@@ -132,6 +132,6 @@ def test_the_note_comes_with_a_timeout_too() -> None:
                 executor.run_code_raise_errors(f"{write_line('begun')}\nwhile True: pass", timeout=limit)
             if executor.state["_print_outputs"]:
                 break
-        assert str(raised.value).startswith("[Note: the Python kernel was restarted since the last step")
+        assert str(raised.value).startswith("[Note: the kernel was restarted since the last step")
         assert "are kept" in str(raised.value)
         assert_restored(executor)

@@ -47,17 +47,23 @@ def bind(agent: Any, executor_type: str, executor_kwargs: dict[str, Any]) -> Non
 
 def bind_caller(
     frame: FrameType | None, executor: object, executor_type: str, settings: dict[str, Any]
-) -> None:
-    """Bind the agent whose constructor runs in a frame, if one does and is given this executor."""
+) -> bool:
+    """Bind the agent whose constructor runs in a frame, if one does and is given this executor.
+
+    Returns:
+        Whether one does.
+    """
     if frame is None or frame.f_code.co_name != "__init__":
-        return
+        return False
     from smolagents import CodeAgent  # noqa: PLC0415 a cycle while smolagents itself is imported
 
     if frame.f_code is not CodeAgent.__init__.__code__:
-        return
+        return False
     agent = frame.f_locals.get("self")
-    if isinstance(agent, CodeAgent) and frame.f_locals.get("executor") is executor:
-        bind(agent, executor_type, settings)
+    if not isinstance(agent, CodeAgent) or frame.f_locals.get("executor") is not executor:
+        return False
+    bind(agent, executor_type, settings)
+    return True
 
 
 def load(saved: Mapping[str, Any] | str | os.PathLike[str], executor: KernelExecutor, **options: Any) -> Any:  # noqa: ANN401 a CodeAgent

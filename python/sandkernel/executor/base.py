@@ -39,6 +39,7 @@ from sandkernel.executor.runs import Runs
 from sandkernel.executor.streaming import Audience, is_for_all
 from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
+from sandkernel.languages import require_python, runs_python
 from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
 from sandkernel.sandboxes import runner
 from sandkernel.sandboxes.cancellation import Cancellation, in_thread
@@ -226,7 +227,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         # `CodeAgent` replaces a falsy executor silently. It asks in its constructor: see agents.py.
         getframe = getattr(sys, "_getframe", None)
         if getframe is not None:
-            agents.bind_caller(getframe(1), self, self.executor_type, self._settings)
+            bound = agents.bind_caller(getframe(1), self, self.executor_type, self._settings)
+            if bound and self._session is not None:
+                require_python(self._session, "A CodeAgent")
         return True
 
     def __call__(self, code_action: str) -> CodeOutput:
@@ -344,7 +347,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
         What is done with them is done by the kernel, in turn with the executions.
         """
-        return Files(self._drive, self._adrive)
+        files = self._provision.files
+        return Files(lambda plan: self._drive(files(plan)), lambda plan: self._adrive(files(plan)))
 
     # Further kernels.
 
@@ -448,7 +452,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
                 install=False,
                 tools=self._places,
                 environment=self._provision.environment,
-                session_options=self._session_options,
+                session_options=self._with_kernel_name(self._session_options),
                 show_images=self.show_images,
             )
             kernel.installed_packages += self.installed_packages
@@ -528,7 +532,9 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         try:
             self._require_open()
             with self._turns.take():
-                self._open().run("pass", timeout=timeout, silent=True, store_history=False)
+                session = self._open()
+                nothing = "pass" if runs_python(session) else ""
+                session.run(nothing, timeout=timeout, silent=True, store_history=False)
         except ConfigurationError:
             raise
         except SandkernelError:
@@ -615,6 +621,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def _connect(self, sandbox: Any, options: Mapping[str, Any]) -> Session:  # noqa: ANN401 as the kind of executor has it
         endpoint = sandbox.endpoint
+        options = self._with_kernel_name(options)
         options = {
             "kernel_id": endpoint.kernel_id,
             "owns_kernel": endpoint.kernel_id is not None and getattr(sandbox, "owns_kernel", True),
@@ -623,6 +630,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         }
         # In a thread of its own, where it can be cancelled.
         return runner.run(lambda: Session.aconnect(endpoint.url, endpoint.token or None, **options))
+
+    def _with_kernel_name(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a kernel that comes beside this one, or in its place, be of the same kind."""
+        name = None if self._session is None else self._session.kernel_name
+        return {**options, "kernel_name": options.get("kernel_name") or name}
 
     def _connected(self) -> None:
         """Do what is to be done once, when the first session is open."""

@@ -26,7 +26,7 @@ NOTICE_OF_REBOOT = (
     "[Note: the sandbox had ended, and a new one has taken its place since the last step: all files that "
     f"earlier steps wrote and {STATE_LOST}.]"
 )
-NOTICE = f"[Note: the Python kernel was restarted since the last step: {STATE_LOST}.]"
+NOTICE = f"[Note: the kernel was restarted since the last step: {STATE_LOST}.]"
 
 
 def is_state_lost(error: InterruptedExecutionError) -> bool:
@@ -49,9 +49,7 @@ def explain(error: InterruptedExecutionError, limit: float | None, notice: str) 
             return ExecutionTimeout(f"{message} Try again later.", restarted=error.restarted)
         message = f"{prefix}The code was stopped: it ran longer than its time limit of {limit:g} s"
         if error.restarted:
-            message += (
-                f" and did not react to an interrupt, so the Python kernel was restarted: {STATE_LOST}."
-            )
+            message += f" and did not react to an interrupt, so the kernel was restarted: {STATE_LOST}."
         elif error.restarted is None:
             message += ", and the sandbox does not answer: it may still run. Try again later."
         else:
@@ -59,7 +57,7 @@ def explain(error: InterruptedExecutionError, limit: float | None, notice: str) 
         return ExecutionTimeout(message, error.execution, restarted=error.restarted)
     if isinstance(error, KernelDied):
         message = (
-            "The Python kernel died while it ran the code (out of memory, a crash in a library, or the code "
+            "The kernel died while it ran the code (out of memory, a crash in a library, or the code "
             f"ended the process): {STATE_LOST}."
         )
         return KernelDied(message, error.execution)

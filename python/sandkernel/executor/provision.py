@@ -21,6 +21,7 @@ from sandkernel.executor import prelude, rebinding, sources, tools, tracebacks, 
 from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
+from sandkernel.languages import FILES, in_python, require_python, runs_python
 from sandkernel.plans import Plan, Request, Work
 from sandkernel.shipment import Shipment, discard
 
@@ -106,7 +107,12 @@ class Provision:
         Args:
             sandbox: Where it is. Where it has an `install`, that installs packages, otherwise the kernel.
             session: The session to it.
+
+        Raises:
+            UnsupportedKernelError: It is to have environment variables, and does not run Python.
         """
+        if self.environment:
+            require_python(session, "Setting environment variables")
         self._sandbox, self.session = sandbox, session
         self._untouched = getattr(sandbox, "is_new", False)
 
@@ -151,7 +157,8 @@ class Provision:
         if self._provided == provided:
             return
         lost = self._provided is not None
-        yield from self._load_prelude(*provided)
+        if runs_python(session):
+            yield from self._load_prelude(*provided)
         elsewhere = self._provided is not None and self._provided[0] is not session
         if elsewhere:
             self.notice = NOTICE_OF_REBOOT
@@ -161,19 +168,24 @@ class Provision:
         self._defined = {}
         self._provided = provided
         try:
-            yield from self._deliver_environment()
-            if elsewhere and self._added:
-                yield from self._install(self._added)
-            if self.variables:
-                yield from self._deliver_variables(
-                    variables.encode(self.variables, allow_pickle=self._allow_pickle)
-                )
-            if self._tools:
-                self._tell_broken((yield from self._deliver_tools(self._tools)))
+            yield from self._deliver_everything(elsewhere=elsewhere)
         except BaseException:
             # Not whole: another time it is given all of it.
             self._provided, self._loss_told = (session, -1), True
             raise
+
+    def _deliver_everything(self, *, elsewhere: bool) -> Plan[None]:
+        # There is none of it for a kernel of another language than Python.
+        if self.environment:
+            yield from self._deliver_environment()
+        if elsewhere and self._added:
+            yield from self._install(self._added)
+        if self.variables:
+            yield from self._deliver_variables(
+                variables.encode(self.variables, allow_pickle=self._allow_pickle)
+            )
+        if self._tools:
+            self._tell_broken((yield from self._deliver_tools(self._tools)))
 
     def _load_prelude(self, session: Session, generation: int) -> Plan[None]:
         # Where the gateway keeps nothing for a connection that breaks, the kernel is to.
@@ -208,12 +220,14 @@ class Provision:
 
     def run(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
         """Run code of ours, which is not expected to fail."""
+        self._require_python("This")
         return _expect((yield self.request(code, timeout)))
 
     def send_variables(self, values: Mapping[str, Any], on_progress: Progress | None = None) -> Plan[None]:
         """Bind variables in the kernel's namespace, all or none."""
         if not values:
             return
+        self._require_python("Sending variables")
         shipment = variables.encode(values, allow_pickle=self._allow_pickle)
         yield from self.with_everything(lambda: self._deliver_variables(shipment, on_progress))
         self.variables.update(values)
@@ -221,6 +235,10 @@ class Provision:
 
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         """Make tools in the kernel that it does not have yet, and take away those of the run before."""
+        if given:
+            self._require_python("Sending tools, as a CodeAgent always does,")
+        elif self.session is not None and not runs_python(self.session):
+            return
         if FINAL_ANSWER not in given:
             given = {**self.given_tools, **given}
         yield from self.prepare()
@@ -309,6 +327,7 @@ class Provision:
         ]
         if not wanted:
             return []
+        self._require_python("Installing packages")
         modules = [name for name in wanted if name.replace(".", "_").isidentifier()]
         missing = f"missing({[name.split('.')[0] for name in modules]!r})"
         absent = set(json.loads((yield from self.with_everything(lambda: self._ask(missing)))))
@@ -320,6 +339,14 @@ class Provision:
             self.installed_packages += requirements
             self._added += requirements
         return requirements
+
+    def files(self, plan: Plan[T]) -> Plan[T]:
+        """Carry out a plan that works with the files of the sandbox."""
+        return (yield from in_python(self.session, FILES, plan))
+
+    def _require_python(self, purpose: str) -> None:
+        if self.session is not None:
+            require_python(self.session, purpose)
 
     def _install(self, requirements: list[str]) -> Plan[None]:
         """Have the sandbox install requirements, or otherwise the kernel, into its own environment."""
@@ -372,12 +399,11 @@ class Provision:
         return None
 
     def _deliver_environment(self) -> Plan[None]:
-        if self.environment:
-            # Attached, not in the code, which an error would show.
-            document = json.dumps(self.environment).encode()
-            failed = yield from self._deliver(Shipment("_sandkernel", "receive_environment", document))
-            if failed is not None and failed.error is not None:
-                raise SandkernelError(f"The kernel could not take its environment: {failed.error.name}")
+        # Attached, not in the code, which an error would show.
+        document = json.dumps(self.environment).encode()
+        failed = yield from self._deliver(Shipment("_sandkernel", "receive_environment", document))
+        if failed is not None and failed.error is not None:
+            raise SandkernelError(f"The kernel could not take its environment: {failed.error.name}")
 
     def _deliver_variables(self, shipment: Shipment, on_progress: Progress | None = None) -> Plan[None]:
         failed = yield from self._deliver(shipment, on_progress)

@@ -39,7 +39,9 @@ def render(error: ExecutionError) -> str:
     """
     parts = [printable(part).rstrip() for part in error.traceback]
     parts = [part for part in parts if part and not _RULE.fullmatch(part) and not _HEADER.fullmatch(part)]
-    summary = printable(f"{error.name}: {error.value}" if error.value else error.name)
+    # A kernel of bash gives no name, and the exit status alone.
+    name = error.name or "Error"
+    summary = printable(f"{name}: {error.value}" if error.value else name)
     kept = _without_libraries([part for part in parts if not _MACHINERY.match(part)])
     if not kept:
         kept = [summary]

@@ -54,6 +54,7 @@ class Files:
     - `SandboxFileError`, and where it fits one that is also a `FileNotFoundError`, `FileExistsError`,
       `IsADirectoryError`, `NotADirectoryError` or `PermissionError`, where the sandbox refuses;
     - `ConfigurationError` for an argument that can't work;
+    - `UnsupportedKernelError` where the kernel does not run Python;
     - what `Session.run` raises where the kernel or the connection fails.
     """
 
