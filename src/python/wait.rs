@@ -1,5 +1,6 @@
 //! A future awaited by a thread that must notice signals.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -25,8 +26,9 @@ impl Wake for Unpark {
 /// Waits for a future with the GIL released, and raises what a signal handler raises meanwhile; the future is
 /// dropped then.
 ///
-/// The future is polled right here rather than by `Runtime::block_on`: signal handlers are Python code that may well
-/// close a session, and one `block_on` inside another panics.
+/// One `block_on` does no more than poll it once: signal handlers are Python code that may well close a session, and
+/// one `block_on` inside another panics. Polled without `block_on` it would have no budget, and where there is always
+/// more to read it would never give time limits and signals a turn.
 pub(super) fn wait<T: Send>(
     py: Python<'_>,
     future: impl Future<Output = crate::Result<T>> + Send,
@@ -38,11 +40,9 @@ pub(super) fn wait<T: Send>(
         let mut context = Context::from_waker(&waker);
         let mut check_at = Some(Instant::now() + SIGNALS_EVERY);
         loop {
-            {
-                let _runtime = runtime.enter();
-                if let Poll::Ready(outcome) = future.as_mut().poll(&mut context) {
-                    return Ok(outcome);
-                }
+            let polled = runtime.block_on(poll_fn(|_| Poll::Ready(future.as_mut().poll(&mut context))));
+            if let Poll::Ready(outcome) = polled {
+                return Ok(outcome);
             }
             let Some(at) = check_at else {
                 thread::park();

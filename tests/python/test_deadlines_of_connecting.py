@@ -47,6 +47,8 @@ LONG = b"\x82\x7f" + (1 << 20).to_bytes(8, "big")
 WEBSOCKETS = {
     "silence": (b"", b"", 0.1),
     "a flood of pings": (None, PING * 8192, 0),
+    # What reads them is slower than what writes them: there is always more to read.
+    "pongs without a pause": (None, PONG * (1 << 20), 0),
     "pings now and then": (None, PING, 0.05),
     "a flood of pongs": (None, PONG * 8192, 0),
     "fragments": (b"\x02\x00", b"\x00\x00" * 100, 0.01),
