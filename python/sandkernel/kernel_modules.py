@@ -8,6 +8,7 @@ __all__ = ["MODULES", "load"]
 
 # What they are called in the kernel, and where their texts are; each after those that it imports.
 MODULES = {
+    "_sandkernel_shell": ("sandkernel.kernel", "shell.py"),
     "_sandkernel_event_loop": ("sandkernel.gateway.kernel_tuning", "event_loop.py"),
     "_sandkernel_exits": ("sandkernel.gateway.kernel_tuning", "exits.py"),
     "_sandkernel_background": ("sandkernel.kernel", "background.py"),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # There are wheels of xeus-python for some machines only.
 HAS_XEUS = importlib.util.find_spec("xpython") is not None
+# Those that run Python, and are no ipykernel.
+PYTHONS = ["plain", *(["xeus", "xeus-raw"] if HAS_XEUS else [])]
 
 
 def _specification(language: str, *command: str) -> str:
@@ -29,9 +31,13 @@ def _specification(language: str, *command: str) -> str:
 @contextmanager
 def with_other_kernels(server: str) -> Iterator[StockGateway]:
     """A stock kernel gateway (`gateway`) or Jupyter server (`server`) that knows these kernels."""
-    specifications = {"bash": _specification("bash", "-m", "bash_kernel")}
+    specifications = {
+        "bash": _specification("bash", "-m", "bash_kernel"),
+        "plain": _specification("python", str(Path(__file__).with_name("plain_kernel.py"))),
+    }
     if HAS_XEUS:
         specifications["xeus"] = _specification("python", "-m", "xpython_launcher")
+        specifications["xeus-raw"] = _specification("python", "-m", "xpython_launcher", "--raw")
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         for name, specification in specifications.items():
             path = Path(directory, "kernels", name, "kernel.json")

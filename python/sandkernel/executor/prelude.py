@@ -12,6 +12,8 @@ NAMES = list(kernel_modules.MODULES)[: list(kernel_modules.MODULES).index("_sand
 
 # What the kernel replies that keeps what it sends.
 KEEPS_RECORD = "on"
+# What it replies that is no ipykernel.
+NO_IPYKERNEL = "no ipykernel"
 
 
 def load(*, allow_pickle: bool, record: bool = False) -> str:
@@ -25,6 +27,8 @@ def load(*, allow_pickle: bool, record: bool = False) -> str:
     steps = [
         kernel_modules.load(*NAMES),
         f"setattr(__import__('_sandkernel'), 'allow_pickle', {allow_pickle!r})",
+        # Where there is no IPython to tell it.
+        "setattr(__import__('_sandkernel_shell'), 'namespace', globals())",
     ]
     if record:
         steps.append(kernel_modules.load("_sandkernel_replay"))

@@ -16,6 +16,7 @@ from sandkernel.exceptions import (
     PayloadError,
     SandkernelError,
     StateLost,
+    UnsupportedKernelError,
 )
 from sandkernel.executor import prelude, rebinding, sources, tools, tracebacks, variables
 from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
@@ -96,6 +97,8 @@ class Provision:
         # Whether no code of an agent has run in the sandbox: what that says of itself is believed.
         self._untouched = False
         self._loss_told = False
+        # Whether it can call tools on the host.
+        self._calls_host = True
         self.installed_packages: list[str] = []
         # Those of them that a new sandbox does not bring along.
         self._added: list[str] = []
@@ -199,8 +202,10 @@ class Provision:
         else:
             # Until the kernel keeps it, a cut is survived by asking again: nothing of this is done twice.
             execution = _expect((yield request))
-        if execution.error is not None and execution.error.value == prelude.KEEPS_RECORD:
+        replied = None if execution.error is None else execution.error.value
+        if replied == prelude.KEEPS_RECORD:
             session.rely_on_record(generation)
+        self._calls_host = replied != prelude.NO_IPYKERNEL
 
     def request(
         self,
@@ -244,6 +249,7 @@ class Provision:
         yield from self.prepare()
         while True:
             definitions = {definition.name: definition for definition in self.placement.define(given)}
+            self._check_host_tools(definitions)
             failed = yield from self._install_for(definitions)
             if not self._keep_here(definitions, failed):
                 self.host_tools.give(
@@ -257,6 +263,16 @@ class Provision:
         self._newest = []
         self._tools = definitions
         self.given_tools = dict(given)
+
+    def _check_host_tools(self, definitions: Mapping[str, Described]) -> None:
+        names = [name for name, each in definitions.items() if isinstance(each, tools.Stub)]
+        if names and not self._calls_host:
+            raise UnsupportedKernelError(
+                "Tools that stay on the host are called by way of ipykernel, and the kernel runs Python "
+                f"without it: {', '.join(map(repr, names)):.300}. Give tools that can be sent to the kernel "
+                "(tools='ship' says why one can't), or choose a kernel_name of ipykernel",
+                language=None if self.session is None else self.session.language,
+            )
 
     def _install_for(self, definitions: Mapping[str, Described]) -> Plan[dict[str, str]]:
         """Install what tools import; return why that fails, by the tools' names."""
@@ -308,7 +324,7 @@ class Provision:
         for name, reason in failed.items():
             if not self.placement.may_stay(name):
                 raise ConfigurationError(f"The tool {name!r} can't be made in the kernel: {reason}")
-        if not self._untouched:
+        if not (self._untouched and self._calls_host):
             return False
         kept = {definitions[name]: reason for name, reason in failed.items()}
         kept = {each: reason for each, reason in kept.items() if isinstance(each, tools.Definition)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["MAX_FILES", "KernelFiles", "new_name"]
 
 REPLY_MIME = "application/vnd.sandkernel.file+json"
-MODULES = ("_sandkernel_shipments", "_sandkernel_tree", "_sandkernel_files")
+# The error that carries a reply where a kernel attaches nothing to its messages.
+REPLY_ERROR = "FileReply"
+MODULES = ("_sandkernel_shell", "_sandkernel_shipments", "_sandkernel_tree", "_sandkernel_files")
 # Each request moves some MiB at most.
 TIMEOUT = 120.0
 # A reply may be lost where a gateway limits output.
@@ -134,6 +137,8 @@ class KernelFiles:
 
     def _try_call(self, function: str, *arguments: Any) -> Plan[tuple[list[bytes], bytes] | None]:  # noqa: ANN401
         execution = yield from self._ask(_call(function, arguments))
+        if execution.error is not None:
+            return self._of_error(execution.error)
         for result in execution.results:
             if REPLY_MIME in result.data:
                 # Each look at them is a copy.
@@ -142,6 +147,13 @@ class KernelFiles:
                     raise self.error("the kernel's reply is malformed")
                 return buffers[0].split(b"\0") if buffers[0] else [], buffers[1]
         return None
+
+    def _of_error(self, error: ExecutionError) -> tuple[list[bytes], bytes]:
+        try:
+            fields, data = (base64.b64decode(part, validate=True) for part in error.value.split(":"))
+        except ValueError:
+            raise self.error("the kernel's reply is malformed") from None
+        return fields.split(b"\0") if fields else [], data
 
     def _ask(self, code: str) -> Plan[Execution]:
         """Execute code of ours, which is not to fail."""
@@ -158,7 +170,7 @@ class KernelFiles:
         return execution
 
     def _check(self, execution: Execution) -> Execution:
-        if execution.error is not None:
+        if execution.error is not None and execution.error.name != REPLY_ERROR:
             raise self._failure(execution.error)
         return execution
 

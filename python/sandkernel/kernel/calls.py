@@ -28,7 +28,7 @@ import signal
 import socket
 import threading
 
-import zmq
+import _sandkernel_shell
 from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 from _sandkernel_shipments import Arrival
@@ -48,6 +48,8 @@ class HostTool:
         self._allow_pickle = allow_pickle
 
     def __call__(self, *args, **kwargs):
+        if calls is None:
+            raise RuntimeError("The tool %r is on the host, and this kernel can't call it" % self.name)
         return calls.call(self.name, *encode_arguments(self.name, args, kwargs, self._allow_pickle))
 
     forward = __call__
@@ -184,6 +186,9 @@ class Calls:
         self._bell, self._rung = socket.socketpair()
         self._bell.setblocking(False)
         self._rung.setblocking(False)
+        import zmq
+
+        self._zmq = zmq
         self._poller = zmq.Poller()
         self._poller.register(kernel.stdin_socket, zmq.POLLIN)
         self._poller.register(self._rung, zmq.POLLIN)
@@ -271,9 +276,9 @@ class Calls:
 
     def _receive(self):
         socket = self._kernel.stdin_socket
-        while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while socket.getsockopt(self._zmq.EVENTS) & self._zmq.POLLIN:
             try:
-                _, reply = self._kernel.session.recv(socket, zmq.NOBLOCK)
+                _, reply = self._kernel.session.recv(socket, self._zmq.NOBLOCK)
             except ValueError:
                 continue  # not signed by the gateway
             if reply is None:
@@ -345,4 +350,5 @@ def _of_kernel(kernel):
     return kernel._sandkernel_calls
 
 
-calls = _of_kernel(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
+# The socket that they take is ipykernel's.
+calls = None if _sandkernel_shell.kernel is None else _of_kernel(_sandkernel_shell.kernel)

@@ -1,8 +1,9 @@
 """Runs inside the kernel, as the module `_sandkernel`.
 
 The executor sends this file as text before anything else, so it knows nothing of sandkernel, needs the
-standard library and IPython alone, and runs on Python 3.8. Of the user's namespace it binds the tools and the
-variables that the executor sends, and the modules that smolagents imports there; nothing else.
+standard library alone, and runs on Python 3.8. Where there is IPython, or ipykernel, it does more. Of the
+user's namespace it binds the tools and the variables that the executor sends, and the modules that smolagents
+imports there; nothing else.
 """
 
 import asyncio
@@ -26,9 +27,14 @@ import uuid
 import _sandkernel_background
 import _sandkernel_event_loop
 import _sandkernel_exits
+import _sandkernel_shell
 from _sandkernel_calls import HostTool, interruptible
 from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
+from _sandkernel_shell import kernel as _kernel
+from _sandkernel_shell import publish as _publish
+from _sandkernel_shell import shell as _shell
+from _sandkernel_shell import user_namespace as _user_namespace
 
 ANSWER_MIME = "application/vnd.sandkernel.answer+json"
 TOOLS_MIME = "application/vnd.sandkernel.tools+json"
@@ -48,11 +54,6 @@ BASE_MODULES = (
 
 # Set by the executor: whether a value that has no safe form may travel as a pickle.
 allow_pickle = False
-
-# Around cells it is not among the builtins.
-_shell = get_ipython()  # noqa: F821 IPython puts it into builtins
-# The real one: `%%capture` puts another in its place for a while.
-_publisher = _shell.display_pub
 
 # By what they are made of. Kept where another executor sends this module to the same kernel.
 _tools = getattr(sys.modules.get("_sandkernel"), "_tools", {})
@@ -80,14 +81,13 @@ def _send_any_text(session):
     session.pack = pack_any_text
 
 
-# One for all: the streams, the displays, the results and the replies of a kernel share it.
-_send_any_text(_publisher.session)
-
-
-_sandkernel_background.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
-# Kernels of gateways of ours have these from their start on.
-_sandkernel_event_loop.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
-_sandkernel_exits.install(get_ipython().kernel)  # noqa: F821 IPython puts it into builtins
+if _kernel is not None:
+    # One for all: the streams, the displays, the results and the replies of a kernel share it.
+    _send_any_text(_kernel.session)
+    _sandkernel_background.install(_kernel)
+    # Kernels of gateways of ours have these from their start on.
+    _sandkernel_event_loop.install(_kernel)
+    _sandkernel_exits.install(_kernel)
 
 
 class FinalAnswerException(BaseException):
@@ -190,22 +190,6 @@ class FinalAnswer:
     forward = __call__
 
 
-def _user_namespace():
-    return _shell.user_ns
-
-
-def _publish(mime, value, parent, buffers=()):
-    """Tell the host something, which is for it alone."""
-    _publisher.session.send(
-        _publisher.pub_socket,
-        "display_data",
-        {"data": {mime: value}, "metadata": {}, "transient": {}},
-        parent=parent,
-        ident=_publisher.topic,
-        buffers=list(buffers),
-    )
-
-
 def _bind_again(_=None):
     """Bind the tools whose names the code has used for something else, and tell the host which."""
     namespace = _user_namespace()
@@ -216,7 +200,7 @@ def _bind_again(_=None):
             # All is gone, also what IPython shows a value with, and what makes a class.
             namespace.setdefault("__name__", "__main__")
             _shell.init_user_ns()
-        _publish(TOOLS_MIME, lost, _publisher.parent_header)
+        _publish(TOOLS_MIME, lost, _sandkernel_shell.parent())
 
 
 def _bind_around_cells():
@@ -232,21 +216,24 @@ def _bind_around_cells():
         events.register(event, _bind_again)
 
 
-_bind_around_cells()
+if _shell is not None:
+    _bind_around_cells()
 
 
 def _send_answer(value):
     global _answer
-    parent = _publisher.parent_header
+    parent = _sandkernel_shell.parent()
     execution = parent.get("header", parent).get("msg_id")
-    if _answer is not None and _answer["execution"] == execution:
+    # A kernel may not tell its code which execution this is.
+    if _answer is not None and execution is not None and _answer["execution"] == execution:
         # The first answer stands; whoever caught its exception is stopped once more.
         raise FinalAnswerException(_answer["ticket"])
     form, buffers = encode_answer(value)
     name = uuid.uuid4().hex
     size = sum(map(len, buffers))
     ticket = "sandkernel:%s:%d:%d" % (name, size, len(buffers[0]))
-    # Kept until the next answer: a gateway with output limits drops what is large, and the host asks again.
+    # Kept until the next answer: a gateway with output limits drops what is large, and a kernel that is no
+    # ipykernel sends nothing of the kind. Then the host asks.
     _answer = {"execution": execution, "name": name, "ticket": ticket, "form": form, "buffers": buffers}
     sys.stdout.flush()
     sys.stderr.flush()

@@ -23,6 +23,8 @@ import json
 import struct
 import threading
 
+import _sandkernel_shell
+
 # Of messages, and of ids.
 LIMIT = 32 << 20
 IDS = 4096
@@ -274,8 +276,10 @@ def _pieces(messages):
 
 
 def start():
-    """Begin to keep what is sent; return "on", or why this kernel can't."""
-    kernel = get_ipython().kernel  # noqa: F821 IPython puts it into builtins
+    """Begin to keep what is sent; return "on", or why this kernel can't: for one, "no ipykernel"."""
+    kernel = _sandkernel_shell.kernel
+    if kernel is None:
+        return "no ipykernel"
     # One for all who send this module to the same kernel.
     if getattr(kernel, "_sandkernel_replay", None) is None:
         record = Record(kernel)

@@ -10,6 +10,8 @@ import linecache
 import sys
 import zlib
 
+import _sandkernel_shell
+
 # What is arriving from the host: one thing at a time.
 _arrival = None
 
@@ -80,7 +82,7 @@ def discard(name):
 
 def _attachment():
     """Return what is attached to the request that is executed."""
-    kernel = getattr(get_ipython(), "kernel", None)  # noqa: F821 IPython puts it into builtins
+    kernel = _sandkernel_shell.kernel
     find = getattr(kernel, "get_parent", None)
     # Before release 6, ipykernel has one parent only.
     request = getattr(kernel, "_parent_header", None) if find is None else find("shell")
