@@ -41,11 +41,12 @@ def streaming(screen: io.StringIO) -> Iterator[LocalExecutor]:
 
 @pytest.fixture(autouse=True)
 def nobody_looks_on(streaming: LocalExecutor, screen: io.StringIO) -> Iterator[None]:
+    # What the constructor wrote is no test's either.
+    screen.truncate(0)
+    screen.seek(0)
     yield
     streaming.on_stdout = streaming.on_stderr = streaming.on_result = None
     streaming.stream_logs = False
-    screen.truncate(0)
-    screen.seek(0)
 
 
 def test_output_comes_while_the_code_runs(streaming: LocalExecutor, tmp_path: Path) -> None:
