@@ -18,11 +18,18 @@ __all__ = [
     "Session",
     "Skipped",
     "__version__",
+    "overwritten",
     "printable",
     "printable_name",
 ]
 
 __version__: str
+
+def overwritten(text: str) -> str:
+    """Return a text as a terminal shows it: what follows a carriage return is written over what is there.
+
+    So a progress bar is what it was in the end, not a line for each of its steps.
+    """
 
 def printable(text: str) -> str:
     r"""Return a text of a kernel's as it may be shown: it can do nothing to a terminal but be read there.
@@ -164,7 +171,21 @@ class Result:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The MIME bundle: a string for text and for base64, otherwise what the JSON says."""
+        """The MIME bundle: a string for text and for base64, otherwise what the JSON says, parsed.
+
+        Raises:
+            PayloadError: Its JSON holds an integer of more digits than Python reads.
+        """
+
+    @property
+    def mime_types(self) -> list[str]:
+        """The names in `data`, of which nothing is parsed."""
+
+    def text_of(self, mime_type: str) -> str | None:
+        """What `data` has for a MIME type, where it is a string. Nothing is parsed."""
+
+    def json_of(self, mime_type: str) -> str | None:
+        """The JSON of what `data` has for a MIME type, where it is no string. Nothing is parsed."""
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def _preformatted(text: str) -> str:
 
 def _picture(result: Result) -> str:
     for mime_type in PICTURES:
-        data = result.data.get(mime_type)
-        if isinstance(data, str):
+        data = result.text_of(mime_type)
+        if data is not None:
             try:
                 # Decoded and encoded anew: what is no base64 would end the attribute.
                 encoded = base64.b64encode(base64.b64decode(data)).decode()

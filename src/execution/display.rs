@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::outcome::omission;
 use super::transcript::floor_char_boundary;
-use crate::protocol::{Display, Message, is_shallow, text, text_prefix};
+use crate::protocol::{Display, Message, parsed_bytes, text, text_prefix};
 
 const PLAIN: &str = "text/plain";
 /// Stands for the MIME types of a message that the gateway has left out.
@@ -38,8 +38,12 @@ pub enum MimeValue {
 }
 
 impl MimeValue {
-    fn decode(json: &[u8]) -> Option<Self> {
-        text(json).map(Self::Text).or_else(|| raw(json).map(Self::Json))
+    /// Decodes a value, and gives how many bytes it takes beside its own, once Python has parsed it.
+    fn decode(json: &[u8]) -> Option<(Self, usize)> {
+        text(json).map(|text| (Self::Text(text), 0)).or_else(|| {
+            let (json, parsed) = raw(json)?;
+            Some((Self::Json(json), parsed))
+        })
     }
 
     /// The text, or the JSON.
@@ -101,6 +105,8 @@ pub struct DisplayItem {
     pub omitted: Vec<(String, usize)>,
     /// The frame that the buffers keep in memory; 0 where they were copied out of it.
     retained_bytes: usize,
+    /// What its JSON takes beside its length, once it is parsed: of hostile JSON, many times as much.
+    parsed_bytes: usize,
 }
 
 impl DisplayItem {
@@ -117,20 +123,27 @@ impl DisplayItem {
         let copied = attached < COPIED_BYTES || attached < message.frame_bytes / 2;
         let copy = |buffer: &Bytes| if copied { Bytes::copy_from_slice(buffer) } else { buffer.clone() };
         let (mut data, mut omitted) = (Vec::with_capacity(display.data.len()), Vec::new());
+        let mut parsed_bytes = 0;
         for (mime_type, json) in display.data {
             match MimeValue::decode(&json) {
-                Some(value) => data.push((mime_type, value)),
+                Some((value, parsed)) => {
+                    parsed_bytes += parsed;
+                    data.push((mime_type, value));
+                }
                 None => omitted.push((mime_type, json.len())),
             }
         }
+        let (metadata, parsed) = raw(&display.metadata).unwrap_or_else(|| ("{}".to_owned(), 0));
+        parsed_bytes += parsed;
         Self {
             kind,
             data: Arc::new(MimeBundle(data)),
-            metadata: raw(&display.metadata).unwrap_or_else(|| "{}".to_owned()),
+            metadata,
             display_id: display.display_id,
             buffers: message.buffers.iter().map(copy).collect(),
             omitted,
             retained_bytes: if copied { 0 } else { message.frame_bytes },
+            parsed_bytes,
         }
     }
 
@@ -146,6 +159,7 @@ impl DisplayItem {
             buffers: Vec::new(),
             omitted: vec![(if beginning.is_empty() { ANY } else { PLAIN }.to_owned(), bytes)],
             retained_bytes: 0,
+            parsed_bytes: 0,
         }
     }
 
@@ -163,6 +177,7 @@ impl DisplayItem {
             buffers: Vec::new(),
             omitted: display.data.into_iter().map(|(mime_type, json)| (mime_type, json.len())).collect(),
             retained_bytes: 0,
+            parsed_bytes: 0,
         }
     }
 
@@ -180,6 +195,7 @@ impl DisplayItem {
             buffers: Vec::new(),
             omitted,
             retained_bytes: 0,
+            parsed_bytes: 0,
             ..self
         };
         let room =
@@ -188,7 +204,7 @@ impl DisplayItem {
         Self { data: cut_plain(plain, plain.len(), room), ..bare }
     }
 
-    /// How many bytes it keeps in memory.
+    /// How many bytes it keeps in memory, with what is made of its JSON.
     pub(super) fn size(&self) -> usize {
         let attached: usize = self.buffers.iter().map(Bytes::len).sum();
         let omitted: usize =
@@ -197,6 +213,7 @@ impl DisplayItem {
         ITEM_BYTES
             + self.data.size()
             + self.metadata.len()
+            + self.parsed_bytes
             + display_id
             + omitted
             + self.buffers.len() * size_of::<Bytes>()
@@ -210,6 +227,7 @@ impl DisplayItem {
         self.buffers.clone_from(&update.buffers);
         self.omitted.clone_from(&update.omitted);
         self.retained_bytes = update.retained_bytes;
+        self.parsed_bytes = update.parsed_bytes;
     }
 }
 
@@ -229,8 +247,12 @@ fn mime_bytes(display: &Display) -> usize {
     display.data.iter().map(|(mime_type, json)| mime_type.len() + json.len()).sum()
 }
 
-/// JSON that a reader with a bound on nesting takes.
-fn raw(json: &[u8]) -> Option<String> {
+/// JSON that a reader with a bound on nesting takes, and how many bytes it takes once it is parsed.
+fn raw(json: &[u8]) -> Option<(String, usize)> {
     let json = std::str::from_utf8(json).ok().filter(|json| !json.is_empty())?;
-    is_shallow(json.as_bytes()).then(|| json.to_owned())
+    // Most metadata: no object is made for it unless it is asked for.
+    if json == "{}" {
+        return Some((json.to_owned(), 0));
+    }
+    Some((json.to_owned(), parsed_bytes(json.as_bytes())?))
 }

@@ -24,8 +24,8 @@ pub struct Limits {
     /// Bytes of standard output and standard error together; each change between them counts for four.
     /// 64 MiB by default. Beyond it the head and the tail are kept, and the middle is counted.
     pub output_bytes: usize,
-    /// Bytes of results and of the exception together. 256 MiB by default. Beyond it, no more than the beginning
-    /// of a result's plain text is kept.
+    /// Bytes of results and of the exception together, with the objects that Python makes of JSON. 256 MiB by default.
+    /// Beyond it, no more than the beginning of a result's plain text is kept.
     pub result_bytes: usize,
 }
 

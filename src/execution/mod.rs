@@ -8,6 +8,7 @@ mod event;
 mod failure;
 mod fold;
 mod outcome;
+mod overwrite;
 mod printable;
 mod transcript;
 
@@ -18,5 +19,6 @@ pub use event::Event;
 pub use failure::ExecutionError;
 pub use fold::{Fold, Limits};
 pub use outcome::{Execution, Omitted};
+pub use overwrite::overwritten;
 pub use printable::{printable, printable_name};
 pub use transcript::Piece;

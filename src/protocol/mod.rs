@@ -13,7 +13,7 @@ mod wire;
 
 pub use content::{Content, Display, ErrorContent, ExecutionState, ReplyStatus, StreamName};
 pub use header::{ChannelName, Header};
-pub(crate) use json::{is_shallow, text, text_prefix};
+pub(crate) use json::{parsed_bytes, text, text_prefix};
 pub use message::Message;
 pub use request::{ExecuteRequest, InputReply, encode_request};
 pub use wire::{Frame, Subprotocol, V1_NAME};

@@ -47,6 +47,11 @@ pub(super) fn configuration(message: &str) -> PyErr {
     by_name("ConfigurationError", message)
 }
 
+/// A value that is not taken.
+pub(super) fn payload(message: &str) -> PyErr {
+    by_name("PayloadError", message)
+}
+
 /// Something used after its end.
 pub(super) fn closed(message: &str) -> PyErr {
     by_name("ClosedError", message)

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use super::errors;
 use crate::execution::{self, DisplayItem, DisplayKind, MimeValue, printable};
 
 /// What came of a piece of code.
@@ -132,7 +133,7 @@ impl From<DisplayItem> for Result {
 }
 
 impl Result {
-    fn text_of(&self, mime_type: &str) -> Option<&str> {
+    fn as_text(&self, mime_type: &str) -> Option<&str> {
         match self.item.data.get(mime_type)? {
             MimeValue::Text(text) => Some(text),
             MimeValue::Json(_) => None,
@@ -140,13 +141,18 @@ impl Result {
     }
 
     fn bytes_of<'py>(&self, py: Python<'py>, mime_type: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(text) = self.text_of(mime_type) else { return Ok(None) };
+        let Some(text) = self.as_text(mime_type) else { return Ok(None) };
         py.import("binascii")?.call_method1("a2b_base64", (text,)).map(Some)
     }
 }
 
+/// JSON as Python's objects.
+///
+/// Python's reader refuses integers of more than some 4,300 digits, whatever else the value holds.
 fn parse<'py>(py: Python<'py>, json: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import("json")?.call_method1("loads", (json,))
+    py.import("json")?
+        .call_method1("loads", (json,))
+        .map_err(|error| errors::payload(&format!("the kernel's JSON can't be read: {}", error.value(py))))
 }
 
 #[pymethods]
@@ -175,6 +181,22 @@ impl Result {
     }
 
     #[getter]
+    fn mime_types(&self) -> Vec<&str> {
+        self.item.data.iter().map(|(mime_type, _)| mime_type).collect()
+    }
+
+    fn text_of(&self, mime_type: &str) -> Option<&str> {
+        self.as_text(mime_type)
+    }
+
+    fn json_of(&self, mime_type: &str) -> Option<&str> {
+        match self.item.data.get(mime_type)? {
+            MimeValue::Json(json) => Some(json),
+            MimeValue::Text(_) => None,
+        }
+    }
+
+    #[getter]
     fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         parse(py, &self.item.metadata)
     }
@@ -191,27 +213,27 @@ impl Result {
 
     #[getter]
     fn text(&self) -> Option<&str> {
-        self.text_of("text/plain")
+        self.as_text("text/plain")
     }
 
     #[getter]
     fn html(&self) -> Option<&str> {
-        self.text_of("text/html")
+        self.as_text("text/html")
     }
 
     #[getter]
     fn markdown(&self) -> Option<&str> {
-        self.text_of("text/markdown")
+        self.as_text("text/markdown")
     }
 
     #[getter]
     fn latex(&self) -> Option<&str> {
-        self.text_of("text/latex")
+        self.as_text("text/latex")
     }
 
     #[getter]
     fn svg(&self) -> Option<&str> {
-        self.text_of("image/svg+xml")
+        self.as_text("image/svg+xml")
     }
 
     #[getter]

@@ -39,7 +39,7 @@ mod _sandkernel {
     #[pymodule_export]
     use super::stream::ExecutionStream;
     #[pymodule_export]
-    use super::text::{printable, printable_name};
+    use super::text::{overwritten, printable, printable_name};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

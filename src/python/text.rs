@@ -10,13 +10,23 @@ use crate::execution;
 /// The text without what controls a terminal; the same object where there is nothing of it.
 #[pyfunction]
 pub(super) fn printable<'py>(text: &Bound<'py, PyString>) -> Bound<'py, PyString> {
+    shown(text, execution::printable)
+}
+
+/// The text as a terminal shows it where it holds carriage returns; otherwise the same object.
+#[pyfunction]
+pub(super) fn overwritten<'py>(text: &Bound<'py, PyString>) -> Bound<'py, PyString> {
+    shown(text, execution::overwritten)
+}
+
+fn shown<'py>(text: &Bound<'py, PyString>, show: fn(&str) -> Cow<'_, str>) -> Bound<'py, PyString> {
     // Lone surrogates, which no terminal can be sent, are replaced.
     match text.to_string_lossy() {
-        Cow::Borrowed(same) => match execution::printable(same) {
+        Cow::Borrowed(same) => match show(same) {
             Cow::Borrowed(_) => text.clone(),
             Cow::Owned(shown) => PyString::new(text.py(), &shown),
         },
-        Cow::Owned(replaced) => PyString::new(text.py(), &execution::printable(&replaced)),
+        Cow::Owned(replaced) => PyString::new(text.py(), &show(&replaced)),
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -31,6 +32,7 @@ EXCEPTION = "FinalAnswerException"
 PIECE_BYTES = 1 << 20
 # For all the pieces of one, also where the step has no time limit.
 FETCH_SECONDS = 900.0
+_DESCRIPTION_CHARACTERS = 1 << 10
 _TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15}):([0-9]{1,15})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -78,16 +80,24 @@ def from_results(execution: Execution) -> tuple[str, list[bytes]] | None:
     The first one stands: in smolagents, `final_answer` ends the code.
     """
     for result in execution.results:
-        described = result.data.get(MIME)
-        if described is None:
+        if MIME not in result.mime_types:
             continue
-        form = described.get("form") if isinstance(described, dict) else None
+        form = _form(result.json_of(MIME) or "")
         # Each look at them is a copy.
         buffers = result.buffers
-        if not isinstance(form, str) or not buffers:
+        if form is None or not buffers:
             raise PayloadError("The final answer is malformed: it was not sent by final_answer")
         return form, buffers
     return None
+
+
+def _form(described: str) -> str | None:
+    """Return the form that an answer's JSON names. It names little else, and the kernel may be hostile."""
+    try:
+        form = json.loads(described[:_DESCRIPTION_CHARACTERS]).get("form")
+    except (ValueError, AttributeError):
+        return None
+    return form if isinstance(form, str) else None
 
 
 def from_error(execution: Execution) -> tuple[str, list[bytes]] | None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from smolagents.monitoring import AgentLogger, LogLevel
 
-from sandkernel._sandkernel import printable
+from sandkernel._sandkernel import overwritten, printable
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.executor import presentation
 
 if TYPE_CHECKING:
     from sandkernel import Execution
 
-__all__ = ["fold", "logger", "observation", "shorten"]
+__all__ = ["logger", "observation", "shorten"]
 
 
 def logger(given: Any) -> Any:  # noqa: ANN401 smolagents takes several
@@ -32,24 +32,6 @@ def logger(given: Any) -> Any:  # noqa: ANN401 smolagents takes several
             f"{type(given).__name__}"
         )
     return given
-
-
-def fold(text: str) -> str:
-    """Return a text as a terminal shows it: what follows a carriage return is written over what is there.
-
-    So a progress bar is what it was in the end, not a line for each of its steps.
-    """
-    if "\r" not in text:
-        return text
-    return "\n".join(_overwritten(line) if "\r" in line else line for line in text.split("\n"))
-
-
-def _overwritten(line: str) -> str:
-    cells: list[str] = []
-    for written in line.split("\r"):
-        # Not by joining texts anew: a kernel can write a long line and a million carriage returns.
-        cells[: len(written)] = written
-    return "".join(cells)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -80,7 +62,7 @@ def observation(execution: Execution, limit: int) -> str:
         execution: The execution.
         limit: The characters that are kept.
     """
-    text = shorten(fold(execution.screen), limit)
+    text = shorten(overwritten(execution.screen), limit)
     if execution.omitted_output_bytes:
         text += f"\n[... {execution.omitted_output_bytes:,} bytes of output were not kept ...]"
     left = execution.results[execution.cleared_results :]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sandkernel import Result
@@ -24,6 +24,7 @@ _DRAWN = re.compile(
 )
 _NOT_FOR_MODELS = ("application/vnd.jupyter.", "application/vnd.sandkernel.")
 _HTML_CHARACTERS = 1 << 18
+_JSON_CHARACTERS = 1 << 20
 _TAG = re.compile(r"<(?:(!--)|(/?)([a-zA-Z][a-zA-Z0-9-]{0,30})[^<>]*>|![^<>]*>|\?[^<>]*>)")
 # Elements that hold no text for people, or only one for browsers that do not know them.
 _HIDDEN = frozenset(
@@ -95,28 +96,28 @@ def _is_telling(plain: str | None) -> bool:
 
 
 def _of_other_formats(result: Result, limit: int) -> str | None:
-    # Each look at it is a copy: this is one.
-    data = result.data
     for mime in (
         "text/markdown",
         "text/html",
         "text/latex",
         "application/json",
-        *sorted(data),
+        *sorted(result.mime_types),
         "image/svg+xml",
     ):
-        text = _text(mime, data.get(mime), limit)
+        text = _text(result, mime, limit)
         if text:
             return text
     return None
 
 
-def _text(mime: str, content: Any, limit: int) -> str:  # noqa: ANN401 whatever the kernel put there
+def _text(result: Result, mime: str, limit: int) -> str:
+    content = result.text_of(mime)
     if mime == "application/json" or (mime.startswith("application/") and mime.endswith("+json")):
         # A widget's names a model that only its page has, and ours is a final answer.
-        is_telling = content is not None and not mime.startswith(_NOT_FOR_MODELS)
-        return _json(content, limit) if is_telling else ""
-    if not isinstance(content, str):
+        if mime.startswith(_NOT_FOR_MODELS):
+            return ""
+        return _json(result.json_of(mime), limit) if content is None else _head(json.dumps(content), limit)
+    if content is None:
         return ""
     if mime == "text/html":
         content = reduced(content)
@@ -125,7 +126,17 @@ def _text(mime: str, content: Any, limit: int) -> str:  # noqa: ANN401 whatever 
     return _head(content.strip(), limit)
 
 
-def _json(content: Any, limit: int) -> str:  # noqa: ANN401
+def _json(text: str | None, limit: int) -> str:
+    if text is None or text == "null":
+        return ""
+    # Objects take many times the memory of their text. What is longer is shown as it came.
+    if len(text) > _JSON_CHARACTERS:
+        return _head(text, limit)
+    try:
+        content = json.loads(text)
+    except ValueError:
+        # An integer of more digits than Python reads.
+        return _head(text, limit)
     if isinstance(content, dict) and isinstance(content.get("layout"), dict):
         # A template of plotly's is the same for all figures, and longer than most.
         layout = {key: value for key, value in content["layout"].items() if key != "template"}

@@ -303,8 +303,7 @@ class Provision:
         local = [module for modules in wanted.values() for module in modules if sources.is_local(module)]
         if not local:
             return {}
-        call = f"missing({local!r})"
-        absent = set(json.loads((yield from self.with_everything(lambda: self._ask(call)))))
+        absent = yield from self._missing(local)
         return {
             name: f"it imports {module!r}, which is a module of this machine alone"
             for name, modules in wanted.items()
@@ -345,8 +344,7 @@ class Provision:
             return []
         self._require_python("Installing packages")
         modules = [name for name in wanted if name.replace(".", "_").isidentifier()]
-        missing = f"missing({[name.split('.')[0] for name in modules]!r})"
-        absent = set(json.loads((yield from self.with_everything(lambda: self._ask(missing)))))
+        absent = yield from self._missing([name.split(".")[0] for name in modules])
         wanted = [name for name in wanted if name not in modules or name.split(".")[0] in absent]
         requirements = packages.requirements(wanted)
         if requirements:
@@ -384,6 +382,19 @@ class Provision:
             raise PackageInstallError(
                 f"Could not install {', '.join(requirements)}:\n{output}", output=output
             )
+
+    def _missing(self, modules: list[str]) -> Plan[set[str]]:
+        """Return which modules the kernel does not have, as it says: it may be hostile."""
+        call = f"missing({modules!r})"
+        reply = yield from self.with_everything(lambda: self._ask(call))
+        # It can be no longer than what was asked, in JSON; objects take many times the memory of their text.
+        names = None
+        if len(reply) <= len(json.dumps(modules)):
+            with suppress(ValueError, RecursionError):
+                names = json.loads(reply)
+        if not isinstance(names, list):
+            raise SandkernelError(f"The kernel's reply to missing is malformed: {reply!r:.200}")
+        return {name for name in modules if name in names}
 
     def _ask(self, call: str) -> Plan[str]:
         """Call a function of the prelude that replies with a text."""

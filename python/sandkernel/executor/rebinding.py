@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container
 
-    from sandkernel import Execution
+    from sandkernel import Execution, Result
 
 __all__ = ["MIME", "notice", "notice_of_variables"]
 
 MIME = "application/vnd.sandkernel.tools+json"
+_CHARACTERS = 1 << 18
 
 
 def notice(execution: Execution, known: Container[str]) -> str:
@@ -21,15 +23,26 @@ def notice(execution: Execution, known: Container[str]) -> str:
         execution: Says which names the kernel has bound to their tools again. The kernel may be hostile:
         known: Only what is among these is told.
     """
-    said = (result.data.get(MIME) for result in execution.results)
-    lists = [names for names in said if isinstance(names, list)]
-    names = dict.fromkeys(name for each in lists for name in each if isinstance(name, str) and name in known)
+    said = (name for result in execution.results for name in _names(result))
+    names = dict.fromkeys(name for name in said if isinstance(name, str) and name in known)
     if not names:
         return ""
     return (
         f"[Note: {_are_tools(names)} again, as before: what the code made of the name is not kept. Give your "
         "variables and functions other names.]"
     )
+
+
+def _names(result: Result) -> list[object]:
+    text = result.json_of(MIME) or ""
+    # Objects take many times the memory of their text.
+    if not 0 < len(text) <= _CHARACTERS:
+        return []
+    try:
+        names = json.loads(text)
+    except ValueError:
+        return []
+    return names if isinstance(names, list) else []
 
 
 def notice_of_variables(names: Collection[str]) -> str:

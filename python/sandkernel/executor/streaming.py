@@ -28,7 +28,7 @@ _LINE_LENGTH = 10_000
 
 def is_for_all(event: object) -> bool:
     """Whether an event is one of the code's, not of the executor's own."""
-    return _PRIVATE.isdisjoint(getattr(event, "data", ()))
+    return _PRIVATE.isdisjoint(getattr(event, "mime_types", ()))
 
 
 class Audience:

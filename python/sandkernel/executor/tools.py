@@ -39,6 +39,8 @@ __all__ = [
     "stub",
 ]
 
+# Of what a kernel says of the tools that it could not make.
+_FAILURES_CHARACTERS = 1 << 20
 FINAL_ANSWER = "final_answer"
 # Of a tool that was made without any.
 NO_ARGUMENTS = "{}"
@@ -140,15 +142,16 @@ def failures(execution: Execution, definitions: Mapping[str, Described]) -> dict
     error = execution.error
     if error is None:
         return {}
-    try:
-        said = json.loads(error.value)
-        return {
-            name: f"{said[name]:.2000}"
-            for name in definitions
-            if name in said and isinstance(said[name], str)
-        }
-    except (ValueError, TypeError, RecursionError):
-        raise SandkernelError(f"The kernel could not take the tools: {error.value:.500}") from None
+    said = None
+    # Objects take many times the memory of their text.
+    if len(error.value) <= _FAILURES_CHARACTERS:
+        with contextlib.suppress(ValueError, RecursionError):
+            said = json.loads(error.value)
+    if not isinstance(said, dict):
+        raise SandkernelError(f"The kernel could not take the tools: {error.value:.500}")
+    return {
+        name: f"{said[name]:.2000}" for name in definitions if name in said and isinstance(said[name], str)
+    }
 
 
 def define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the user gave

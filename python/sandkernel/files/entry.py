@@ -13,12 +13,12 @@ from sandkernel.files import tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FileEntry", "Kind", "found_in"]
+__all__ = ["FIELDS", "FileEntry", "Kind", "found_in"]
 
 Kind: TypeAlias = Literal["file", "directory", "symlink", "other"]
 
 _KINDS = frozenset([tree.FILE, tree.DIRECTORY, tree.SYMLINK, tree.OTHER])
-_FIELDS = len(tree.Found._fields)
+FIELDS = len(tree.Found._fields)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _DIGITS = 19
 
@@ -58,9 +58,9 @@ def found_in(fields: Sequence[bytes]) -> list[tree.Found]:
     Raises:
         SandboxFileError: It is malformed.
     """
-    if len(fields) % _FIELDS:
+    if len(fields) % FIELDS:
         raise SandboxFileError("The kernel's list of files is malformed: it has fields left over")
-    return [_found(fields[start : start + _FIELDS]) for start in range(0, len(fields), _FIELDS)]
+    return [_found(fields[start : start + FIELDS]) for start in range(0, len(fields), FIELDS)]
 
 
 def _found(fields: Sequence[bytes]) -> tree.Found:

@@ -20,7 +20,7 @@ from sandkernel.exceptions import (
     SandboxNotADirectoryError,
     SandboxPermissionError,
 )
-from sandkernel.files.entry import found_in
+from sandkernel.files.entry import FIELDS, found_in
 from sandkernel.plans import Request, Work
 from sandkernel.shipment import Shipment
 
@@ -72,24 +72,19 @@ class KernelFiles:
 
     def find(self, *, follow: bool) -> Plan[Found]:
         """Return what is at the path."""
-        found = found_in((yield from self._call("find", self.path, follow))[0])
+        found = found_in((yield from self._call("find", self.path, follow, most=FIELDS))[0])
         if len(found) != 1:
             raise self.error("the kernel's reply is malformed")
         return found[0]
 
     def walk(self, *, recursive: bool, follow: bool, limit: int) -> Plan[list[Found]]:
         """Return what the directory holds."""
-        fields, _ = yield from self._call("walk", self.path, recursive, follow, limit)
-        found = found_in(fields)
-        if len(found) > limit:
-            raise self.error(
-                f"the kernel says that there are more than {limit} files", SandboxFileTooLargeError
-            )
-        return found
+        fields, _ = yield from self._call("walk", self.path, recursive, follow, limit, most=limit * FIELDS)
+        return found_in(fields)
 
     def read(self, root: str, parts: Sequence[Part]) -> Plan[tuple[list[int], bytes] | None]:
         """Return parts of files; `None` where the reply did not arrive."""
-        reply = yield from self._try_call("read", root, [tuple(part) for part in parts])
+        reply = yield from self._try_call("read", root, [tuple(part) for part in parts], most=len(parts))
         if reply is None:
             return None
         try:
@@ -105,7 +100,7 @@ class KernelFiles:
 
     def begin(self, name: str, *, directory: bool) -> Plan[tuple[str, str]]:
         """Begin to write; return where, and the target's absolute path."""
-        fields, _ = yield from self._call("begin", self.path, name, directory)
+        fields, _ = yield from self._call("begin", self.path, name, directory, most=2)
         if len(fields) != len(("temporary", "target")):
             raise self.error("the kernel's reply is malformed")
         return os.fsdecode(fields[0]), os.fsdecode(fields[1])
@@ -128,23 +123,32 @@ class KernelFiles:
         with suppress(Exception):
             yield from self.do("forget", self.path, name)
 
-    def _call(self, function: str, *arguments: Any) -> Plan[tuple[list[bytes], bytes]]:  # noqa: ANN401
+    def _call(self, function: str, *arguments: Any, most: int) -> Plan[tuple[list[bytes], bytes]]:  # noqa: ANN401
         for _ in range(ATTEMPTS):
-            reply = yield from self._try_call(function, *arguments)
+            reply = yield from self._try_call(function, *arguments, most=most)
             if reply is not None:
                 return reply
         raise self.lost()
 
-    def _try_call(self, function: str, *arguments: Any) -> Plan[tuple[list[bytes], bytes] | None]:  # noqa: ANN401
+    def _try_call(
+        self,
+        function: str,
+        *arguments: Any,  # noqa: ANN401
+        most: int,
+    ) -> Plan[tuple[list[bytes], bytes] | None]:
+        """Return the fields of a reply, of which there may be so many at most, and its data."""
         execution = yield from self._ask(_call(function, arguments))
         if execution.error is not None:
             return self._of_error(execution.error)
         for result in execution.results:
-            if REPLY_MIME in result.data:
+            if REPLY_MIME in result.mime_types:
                 # Each look at them is a copy.
                 buffers = result.buffers
                 if len(buffers) != len(("fields", "data")):
                     raise self.error("the kernel's reply is malformed")
+                # Before they are split: objects take many times the memory of their text.
+                if buffers[0].count(b"\0") >= most and buffers[0]:
+                    raise self.error(f"the kernel's reply is malformed: more than {most} fields")
                 return buffers[0].split(b"\0") if buffers[0] else [], buffers[1]
         return None
 
