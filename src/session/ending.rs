@@ -159,7 +159,12 @@ impl Interrupting {
                     self.request = None;
                     self.note(outcome.as_ref(), link.interrupt_grace());
                     let told = match outcome {
-                        Some(Ok(())) => asked.send_sequel(link).await,
+                        // A peer that takes nothing any more is not waited for beyond that.
+                        Some(Ok(())) => tokio::select! {
+                            biased;
+                            sent = asked.send_sequel(link) => sent,
+                            () = until(self.restart_at) => Ok(()),
+                        },
                         Some(Err(Error::KernelNotFound { .. })) => {
                             let finding = link.look().await;
                             link.conclude(finding)
