@@ -165,8 +165,8 @@ def test_a_kernel_that_dies_has_everything_again(python: GatewayExecutor) -> Non
 
 def test_a_time_limit(python: GatewayExecutor) -> None:
     began = time.monotonic()
-    with pytest.raises(ExecutionTimeout):
+    # The interrupt ends the whole of xeus-python: that is seen, or a restart comes before.
+    with pytest.raises((ExecutionTimeout, KernelDied)):
         python.run_code_raise_errors("import time\ntime.sleep(300)", timeout=2)
     assert time.monotonic() - began < 2 * AT_ONCE
-    # xeus-python ends by the interrupt, or does not react; then it is restarted.
     assert python("final_answer('next')").output == "next"
