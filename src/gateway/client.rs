@@ -28,9 +28,10 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long the gateway may take to send a signal, at the first attempt and at the second.
 const SIGNAL_LIMITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
 
-/// While a kernel restarts, the gateway is asked now and then whether it is still there.
+/// While a kernel restarts, the gateway is asked now and then whether it is still there. On a machine under load a
+/// single question may go unanswered: it is asked once more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+const LOOK_LIMITS: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(8)];
 
 /// How long a restart may take, on a gateway that answers other requests meanwhile.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
@@ -200,7 +201,7 @@ impl GatewayClient {
             tokio::select! {
                 biased;
                 answer = &mut restart => break answer?,
-                seen = self.call(OPERATION, Method::GET, id, None, LOOK_LIMIT) => { seen?; }
+                seen = self.look(OPERATION, id) => seen?,
             }
         };
         if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -208,6 +209,16 @@ impl GatewayClient {
             self.get_kernel(id).await?;
         }
         self.expect_success(OPERATION, &answer)
+    }
+
+    /// Whether the gateway still answers, and has the kernel.
+    async fn look(&self, operation: &'static str, id: &str) -> Result<()> {
+        let [first, second] = LOOK_LIMITS;
+        match self.call(operation, Method::GET, id, None, first).await {
+            Ok(_) => Ok(()),
+            Err(error @ Error::KernelNotFound { .. }) => Err(error),
+            Err(_) => self.call(operation, Method::GET, id, None, second).await.map(drop),
+        }
     }
 
     /// Ends the kernel. A kernel that is not there has been ended.
