@@ -88,6 +88,66 @@ def test_packages_are_installed_once_and_cached(
     assert len(cache(nothing_left_behind)) == 2
 
 
+# What a sandbox's code can do to the directory that its packages are in.
+CHANGES = {
+    "a .pth file": "open(os.path.join(home, 'x.pth'), 'w').write('import sys; sys.changed = True')",
+    "a module of another name": "open(os.path.join(home, 'x.py'), 'w').close()",
+    "a module of the same length": (
+        "path = os.path.join(home, 'sandalpha.py'); text = open(path).read()\n"
+        "open(path, 'w').write(text.replace('1.0', '6.6'))"
+    ),
+    "a module that is gone": "os.unlink(os.path.join(home, 'sandbeta.py'))",
+    "a link": "os.symlink('/tmp', os.path.join(home, 'link'))",
+    "the record itself": "open(os.path.join(home, '.sandkernel-listing'), 'w').close()",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_one_sandbox_changes_is_not_in_the_next(
+    wheels: Path, runs: list[Sequence[str]], nothing_left_behind: Path, change: str
+) -> None:
+    code = f"import os, sandbeta\nhome = os.path.dirname(sandbeta.__file__)\n{change}"
+    look = "import sys, sandalpha, sandbeta; (sandalpha.version, hasattr(sys, 'changed'))"
+    options = {"environment": only_from(wheels)}
+    with LocalSandbox(["sandbeta"], **options) as first:
+        assert run(first.endpoint, code).error is None
+        with LocalSandbox(["sandbeta"], **options) as second:
+            assert run(second.endpoint, look).result == "('1.0', False)"
+            # The first one goes on with what it has.
+            assert run(first.endpoint, "os.path.exists(home)").result == "True"
+        with LocalSandbox(["sandbeta"], **options) as third:
+            assert run(third.endpoint, look).result == "('1.0', False)"
+    assert len(runs) == len(cache(nothing_left_behind)) == 2
+
+
+def test_what_is_installed_later_is_no_link_to_the_users_cache(wheels: Path) -> None:
+    change = (
+        "import os, sandalpha\npath = sandalpha.__file__\ntext = open(path).read()\n"
+        "with open(path, 'w') as file: file.write(text.replace('1.0', '6.6'))\nos.stat(path).st_nlink"
+    )
+    inside = "!uv pip install --quiet --no-index --find-links {} sandalpha\n"
+    for install in ("host", "kernel"):
+        with LocalSandbox(environment=only_from(wheels)) as sandbox:
+            if install == "host":
+                sandbox.install(["sandalpha"])
+            else:
+                assert run(sandbox.endpoint, inside.format(wheels)).error is None
+            assert run(sandbox.endpoint, "import sandalpha; sandalpha.version").result == "'1.0'"
+            assert run(sandbox.endpoint, change).result == "1"
+
+
+def test_bytecode_changes_nothing(wheels: Path, runs: list[Sequence[str]]) -> None:
+    code = (
+        "import os, shutil, sandbeta, importlib\nhome = os.path.dirname(sandbeta.__file__)\n"
+        "shutil.rmtree(os.path.join(home, '__pycache__'), ignore_errors=True)\n"
+        "importlib.reload(sandbeta); os.listdir(home)"
+    )
+    for _ in range(2):
+        with LocalSandbox(["sandbeta"], environment=only_from(wheels)) as sandbox:
+            assert run(sandbox.endpoint, code).error is None
+    assert len(runs) == 1
+
+
 def test_what_the_host_has_is_not_installed_again(
     runs: list[Sequence[str]], nothing_left_behind: Path
 ) -> None:

@@ -166,6 +166,8 @@ class Environment:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_ROOT_USER_ACTION": "ignore",
             "UV_PYTHON": str(self.python),
+            # By default its files are links to those of the user's cache, which the code could write to.
+            "UV_LINK_MODE": "copy",
             "UV_SYSTEM_PYTHON": None,
             "UV_TARGET": None,
             "UV_PREFIX": None,

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from packaging.utils import canonicalize_name
 from sandkernel import arguments
 from sandkernel._sandkernel import printable
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
+from sandkernel.sandboxes import listing
 from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
@@ -108,6 +110,8 @@ def cached_packages(
 
     Returns:
         The directory. It is complete: a half-made one is never seen, however many processes make it at once.
+        And it holds what was installed: one that was changed since, by the code of some sandbox, is left to
+        those that use it, and another one is made.
 
     Raises:
         PackageInstallError: The installer failed, or took too long.
@@ -115,7 +119,9 @@ def cached_packages(
     names = sorted(_normalized(requirement) for requirement in requirements)
     identity = json.dumps([names, host.version[:2], host.platform, host.prefix])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sandkernel" / "packages"
-    final = home / hashlib.sha256(identity.encode()).hexdigest()
+    name = hashlib.sha256(identity.encode()).hexdigest()
+    places = (home / f"{name}-{number}" for number in itertools.count(1))
+    final = next(place for place in places if not place.is_dir() or listing.is_unchanged(place))
     if final.is_dir():
         return final
     home.mkdir(parents=True, exist_ok=True)
@@ -139,6 +145,7 @@ def cached_packages(
         else:
             command = [host.python, "-m", "pip", "install", "--no-input", *target, "--", *texts]
         run(command, texts, variables, timeout)
+        listing.record(making / "packages")
         # Where another process was first, its directory is as good as ours.
         with contextlib.suppress(OSError):
             (making / "packages").rename(final)
@@ -183,6 +190,8 @@ def run(
     }
     environ = {name: value for name, value in os.environ.items() if name not in redirecting}
     environ.update({"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0", "NO_COLOR": "1"})
+    # By default uv's files are links to those of the user's cache, which the code of a sandbox could change.
+    environ["UV_LINK_MODE"] = "copy"
     environ.update({name: value for name, value in variables.items() if value is not None})
     for name in [name for name, value in variables.items() if value is None]:
         environ.pop(name, None)
