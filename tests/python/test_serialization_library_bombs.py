@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 import numpy as np
-import pandas as pd  # noqa: F401 imported before memory is counted, as the next two
-import polars as pl  # noqa: F401
+import pandas as pd
+import polars as pl  # noqa: F401 imported before memory is counted
 import pyarrow as pa
 import pytest
 
@@ -303,3 +303,22 @@ def test_malformed_values_are_refused_at_once(value: Any) -> None:
     with pytest.raises(PayloadError):
         decode("safe", [json.dumps(value).encode()], limits=PayloadLimits(array_items=1 << 30))
     assert time.process_time() - began < 5
+
+
+def test_an_index_of_too_many_levels() -> None:
+    level = index(typed("ndarray", [], dtype="int64"))
+    levels = index([level] * 50_000, *[None] * 50_000)
+    refused("of 50000 levels, and 1000 are allowed", json_of(levels))
+
+
+def test_business_days_for_a_thousand_years() -> None:
+    days = np.busday_offset("2020-01-01", np.arange(400_000), roll="forward").astype("M8[us]")
+    hostile = index(typed("ndarray", days.view("i8").tolist(), dtype="datetime64[us]"), frequency="B")
+    began = time.process_time()
+    decoded = decode("safe", [json_of(hostile)])
+    assert time.process_time() - began < 2
+    assert (len(decoded), decoded.freq) == (len(days), None)
+    # Steps of one length are compared at once.
+    seconds = pd.date_range("2020", periods=400_000, freq="s", unit="us")
+    honest = index(typed("ndarray", seconds.asi8.tolist(), dtype="datetime64[us]"), frequency="s")
+    assert decode("safe", [json_of(honest)]).freq == "s"

@@ -22,6 +22,8 @@ __all__ = ["KINDS", "encode", "with_nanoseconds"]
 
 _MASKED = re.compile(r"U?Int(8|16|32|64)|Float(32|64)|boolean")
 _OF_NUMPY = ("NumpyEADtype", "PandasDtype", "SparseDtype")  # as 2.1, older ones, and both name them
+_MOST_LEVELS = 1000
+_MOST_STEPS = 200_000
 _FREQUENCY = re.compile(r"-?[0-9]{0,9}[A-Za-z]{1,6}(-[A-Za-z]{1,3}){0,2}")
 
 
@@ -212,6 +214,8 @@ def _index(value: dict[str, Any], reader: Any) -> Any:
 
     names = reader.decode(value["names"], "names")
     if isinstance(value["data"], list):
+        if len(value["data"]) > _MOST_LEVELS:
+            raise ValueError("of %d levels, and %d are allowed" % (len(value["data"]), _MOST_LEVELS))
         levels = [_an_index(reader.decode(item, level)) for level, item in enumerate(value["data"])]
         return pandas.MultiIndex.from_arrays(levels, names=names)
     data = reader.decode(value["data"], "data")
@@ -228,7 +232,11 @@ def _index(value: dict[str, Any], reader: Any) -> Any:
     if isinstance(frequency, str) and _FREQUENCY.fullmatch(frequency):
         # Another version of pandas may have another word for it: it can be inferred.
         with contextlib.suppress(AttributeError, TypeError, ValueError):
-            index.freq = frequency
+            offset = pandas.tseries.frequencies.to_offset(frequency)
+            # pandas counts the values out to compare them, one by one unless all steps are of one length. No
+            # honest index of business days, weeks or months is that long.
+            if len(index) <= _MOST_STEPS or isinstance(offset, pandas.offsets.Tick):
+                index.freq = offset
     return index
 
 
