@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -18,14 +19,25 @@ from sandkernel.serialization.budget import Budget
 from sandkernel.serialization.images import from_file as image_from_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sandkernel import Execution, Result
     from sandkernel.executor.provision import Provision
     from sandkernel.plans import Plan
     from sandkernel.serialization import PayloadLimits
 
-__all__ = ["Ticket", "decode", "fetch", "from_error", "from_results", "image_of", "output", "piece", "ticket"]
+__all__ = [
+    "Ticket",
+    "decode",
+    "fetch",
+    "from_error",
+    "from_results",
+    "image_of",
+    "last_images",
+    "output",
+    "piece",
+    "ticket",
+]
 
 MIME = "application/vnd.sandkernel.answer+json"
 EXCEPTION = "FinalAnswerException"
@@ -33,6 +45,9 @@ PIECE_BYTES = 1 << 20
 # For all the pieces of one, also where the step has no time limit.
 FETCH_SECONDS = 900.0
 _DESCRIPTION_CHARACTERS = 1 << 10
+_IMAGES = frozenset(["image/png", "image/jpeg"])
+# How many are tried to be read.
+_MOST_IMAGES = 100
 _TICKET = re.compile(r"sandkernel:([0-9a-f]{32}):([0-9]{1,15}):([0-9]{1,15})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -207,13 +222,15 @@ def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:
         limits: What an image may have.
         text_limit: The characters of what is no text of Python's, such as HTML.
     """
+    # One for all images of the execution: code can display many of which none can be read.
+    budget = Budget(limits)
     expressions = [result for result in execution.results if result.kind == "execute_result"]
     if expressions:
-        image = image_of(expressions[-1], limits)
+        image = image_of(expressions[-1], budget)
         if image is None and presentation.is_drawn(expressions[-1].text):
-            image = _last_image(execution, limits)
+            image = next(last_images(execution, budget), None)
         return _shown(presentation.text_of(expressions[-1], text_limit)) if image is None else image
-    image = _last_image(execution, limits)
+    image = next(last_images(execution, budget), None)
     if image is not None:
         return image
     left = execution.results[execution.cleared_results :]
@@ -226,16 +243,20 @@ def _shown(text: str | None) -> str | None:
     return None if text is None else printable(text)
 
 
-def _last_image(execution: Execution, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
+def last_images(execution: Execution, budget: Budget) -> Iterator[Any]:
+    """Yield the images that an execution displayed and that can be read, the last one first."""
     left = execution.results[execution.cleared_results :]
-    images = (image_of(result, limits) for result in reversed(left))
-    return next((image for image in images if image is not None), None)
+    displayed = (result for result in reversed(left) if not _IMAGES.isdisjoint(result.mime_types))
+    for result in itertools.islice(displayed, _MOST_IMAGES):
+        image = image_of(result, budget)
+        if image is not None:
+            yield image
 
 
-def image_of(result: Result, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
-    """Return the image that a result is, or `None` where it is none that can be read within the limits."""
+def image_of(result: Result, budget: Budget) -> Any | None:  # noqa: ANN401 PIL is optional
+    """Return the image that a result is, or `None` where it is none that can be read within the budget."""
     try:
         data = result.png or result.jpeg
-        return None if data is None else image_from_file(data, Budget(limits), "the image")
+        return None if data is None else image_from_file(data, budget, "the image")
     except Exception:  # noqa: BLE001 the bytes are the kernel's: whatever is wrong with them, the text is left
         return None

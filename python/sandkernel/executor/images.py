@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from smolagents.memory import ActionStep
 
-from sandkernel.executor.answers import image_of
+from sandkernel.executor.answers import last_images
+from sandkernel.serialization.budget import Budget
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from sandkernel import Execution, Result
+    from sandkernel import Execution
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["show", "step_of"]
@@ -52,8 +53,8 @@ def show(execution: Execution, step: ActionStep, limits: PayloadLimits) -> None:
         limits: What an image of the kernel's may have; one that has more is left out.
     """
     found: list[Any] = []
-    for result in reversed(execution.results[execution.cleared_results :]):
-        displayed = _fitting(result, limits)
+    for image in last_images(execution, Budget(limits)):
+        displayed = _fitting(image)
         if displayed is not None:
             found.append(displayed)
             if len(found) == MAX_IMAGES:
@@ -62,10 +63,7 @@ def show(execution: Execution, step: ActionStep, limits: PayloadLimits) -> None:
         step.observations_images = [*(step.observations_images or ()), *reversed(found)]
 
 
-def _fitting(result: Result, limits: PayloadLimits) -> Any | None:  # noqa: ANN401 PIL is optional
-    found = image_of(result, limits)
-    if found is None:
-        return None
+def _fitting(found: Any) -> Any | None:  # noqa: ANN401 PIL is optional
     try:
         if found.mode not in _MODES:
             found = found.convert("RGB")
