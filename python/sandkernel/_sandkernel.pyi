@@ -277,11 +277,15 @@ class ClearOutput:
 
 @final
 class Skipped:
-    """Text that nobody took in time is left out here. The execution has it all the same."""
+    """What nobody took in time is left out here. The execution has it all the same."""
 
     @property
     def bytes(self) -> int:
-        """How much of it, in bytes of UTF-8."""
+        """How much text, in bytes of UTF-8."""
+
+    @property
+    def results(self) -> int:
+        """How many results, and updates of earlier ones."""
 
 @final
 class InputRequest:

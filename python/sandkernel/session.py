@@ -425,8 +425,8 @@ class Session:
         """Runs code, and iterates over what happens while it runs.
 
         The code runs whether or not somebody looks; events that nobody takes are kept up to
-        `max_output_bytes`, then a `Skipped` stands for the rest, and the execution at the end has everything
-        all the same.
+        `max_output_bytes` of output and `max_result_bytes` of results, then a `Skipped` stands for the rest,
+        and the execution at the end has everything all the same.
 
         Args:
             code: As for `run`.

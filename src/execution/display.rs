@@ -110,6 +110,21 @@ pub struct DisplayItem {
 }
 
 impl DisplayItem {
+    /// An item that is a plain text.
+    #[cfg(test)]
+    pub(crate) fn of_text(text: String) -> Self {
+        Self {
+            kind: DisplayKind::DisplayData,
+            data: Arc::new(MimeBundle(vec![(PLAIN.to_owned(), MimeValue::Text(text))])),
+            metadata: "{}".to_owned(),
+            display_id: None,
+            buffers: Vec::new(),
+            omitted: Vec::new(),
+            retained_bytes: 0,
+            parsed_bytes: 0,
+        }
+    }
+
     /// Makes the item of a message; of its data nothing but a cut plain text if the data is over `limit` bytes.
     pub(super) fn new(kind: DisplayKind, display: Display, message: &Message, limit: usize) -> Self {
         if let Some(bytes) = message.left_out_bytes() {
@@ -205,7 +220,7 @@ impl DisplayItem {
     }
 
     /// How many bytes it keeps in memory, with what is made of its JSON.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let attached: usize = self.buffers.iter().map(Bytes::len).sum();
         let omitted: usize =
             self.omitted.iter().map(|(mime_type, _)| mime_type.len() + MIME_TYPE_BYTES).sum();

@@ -32,10 +32,11 @@ pub(super) struct ClearOutput {
     wait: bool,
 }
 
-/// Text that nobody took in time.
+/// What nobody took in time.
 #[pyclass(module = "sandkernel._sandkernel", frozen, get_all)]
 pub(super) struct Skipped {
     bytes: usize,
+    results: usize,
 }
 
 /// What the code asks on the stdin channel.
@@ -108,6 +109,6 @@ pub(super) fn event(py: Python<'_>, event: StreamEvent, replier: Option<&Replier
             Py::new(py, request)?.into_any()
         }
         StreamEvent::ClearOutput { wait } => Py::new(py, ClearOutput { wait })?.into_any(),
-        StreamEvent::Skipped { bytes } => Py::new(py, Skipped { bytes })?.into_any(),
+        StreamEvent::Skipped { bytes, results } => Py::new(py, Skipped { bytes, results })?.into_any(),
     })
 }

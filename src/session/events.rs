@@ -1,10 +1,12 @@
 //! What is seen of an execution while it runs.
 //!
 //! The worker never waits for whoever looks on: a callback that sleeps must not keep it from answering pings. So
-//! what was not taken yet is kept, text of one stream merged, up to a bound; past it text is skipped and counted.
+//! what was not taken yet is kept, text of one stream merged, up to a bound; past it text and results are skipped and
+//! counted.
 //! The `Execution` at the end has everything all the same.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -33,10 +35,12 @@ pub enum StreamEvent {
     },
     /// The code asks for input, and waits for a [`Reply`](super::Reply).
     InputRequest(InputRequest),
-    /// Text that nobody took in time is left out here.
+    /// What nobody took in time is left out here.
     Skipped {
-        /// How much of it, in UTF-8.
+        /// How much text, in UTF-8.
         bytes: usize,
+        /// How many results and updates of results.
+        results: usize,
     },
 }
 
@@ -62,15 +66,18 @@ impl InputRequest {
 /// Text is merged into pieces of about this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// What a request for input counts for beside what it holds.
-const REQUEST_OVERHEAD_BYTES: usize = 256;
+/// What an event counts for beside what it holds: code can make many that hold little.
+const EVENT_BYTES: usize = 256;
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<StreamEvent>,
+    /// What text and requests to clear it take, of the limit for output.
     text_bytes: usize,
-    request_bytes: usize,
+    /// What results and requests for input take, of the limit for results.
+    result_bytes: usize,
     skipped_bytes: usize,
+    skipped_results: usize,
     ended: bool,
 }
 
@@ -103,9 +110,11 @@ impl EventSender {
         let mut state = self.0.state();
         match event {
             Event::Output { stream, text } => state.push_text(stream, text, self.0.limits.output_bytes),
-            Event::Result(item) | Event::UpdatedResult(item) => state.push(StreamEvent::Result(item.clone())),
+            Event::Result(item) | Event::UpdatedResult(item) => {
+                state.push_result(item, self.0.limits.result_bytes);
+            }
             Event::Error(error) => state.push(StreamEvent::Error(error.clone())),
-            Event::ClearOutput { wait } => state.push(StreamEvent::ClearOutput { wait }),
+            Event::ClearOutput { wait } => state.push_clear(wait, self.0.limits.output_bytes),
             Event::InputRequest { prompt, password, buffers } => {
                 let (prompt, buffers) = (prompt.to_owned(), buffers.to_vec());
                 state.push_request(InputRequest { prompt, password, buffers }, self.0.limits.result_bytes);
@@ -130,37 +139,65 @@ impl State {
     }
 
     fn push_text(&mut self, stream: StreamName, text: &str, limit_bytes: usize) {
-        if self.text_bytes + text.len() > limit_bytes {
+        let merged = match self.waiting.back_mut() {
+            Some(StreamEvent::Output { stream: last, text: merged })
+                if *last == stream && merged.len() < PIECE_BYTES && self.skipped_bytes == 0 =>
+            {
+                Some(merged)
+            }
+            _ => None,
+        };
+        let size = text.len() + if merged.is_some() { 0 } else { EVENT_BYTES };
+        let has_room = self.text_bytes.saturating_add(size) <= limit_bytes;
+        // What is taken at once is not to be left out for its overhead.
+        if !has_room && (self.text_bytes > 0 || text.len() > limit_bytes) {
             self.skipped_bytes += text.len();
             return;
         }
-        self.note_skipped();
-        self.text_bytes += text.len();
-        match self.waiting.back_mut() {
-            Some(StreamEvent::Output { stream: last, text: merged })
-                if *last == stream && merged.len() < PIECE_BYTES =>
-            {
-                merged.push_str(text);
-            }
-            _ => self.waiting.push_back(StreamEvent::Output { stream, text: text.to_owned() }),
+        self.text_bytes += size;
+        match merged {
+            Some(merged) => merged.push_str(text),
+            None => self.push(StreamEvent::Output { stream, text: text.to_owned() }),
         }
+    }
+
+    /// Of two in a row the second changes nothing.
+    fn push_clear(&mut self, wait: bool, limit_bytes: usize) {
+        let event = StreamEvent::ClearOutput { wait };
+        let is_known =
+            matches!(self.waiting.back(), Some(StreamEvent::ClearOutput { wait: last }) if *last == wait);
+        if is_known || self.text_bytes.saturating_add(EVENT_BYTES) > limit_bytes {
+            return;
+        }
+        self.text_bytes += EVENT_BYTES;
+        self.push(event);
+    }
+
+    fn push_result(&mut self, item: &DisplayItem, limit_bytes: usize) {
+        let size = item.size().saturating_add(EVENT_BYTES);
+        if self.result_bytes > 0 && self.result_bytes.saturating_add(size) > limit_bytes {
+            self.skipped_results += 1;
+            return;
+        }
+        self.result_bytes += size;
+        self.push(StreamEvent::Result(item.clone()));
     }
 
     /// A flood of requests that nobody takes is let go: the code that makes it waits in vain.
     fn push_request(&mut self, request: InputRequest, limit_bytes: usize) {
-        let size = request.size().saturating_add(REQUEST_OVERHEAD_BYTES);
-        if self.request_bytes > 0 && self.request_bytes.saturating_add(size) > limit_bytes {
+        let size = request.size().saturating_add(EVENT_BYTES);
+        if self.result_bytes > 0 && self.result_bytes.saturating_add(size) > limit_bytes {
             return;
         }
-        self.request_bytes += size;
+        self.result_bytes += size;
         self.push(StreamEvent::InputRequest(request));
     }
 
     /// Puts the gap where it belongs: before what comes after it.
     fn note_skipped(&mut self) {
-        let bytes = std::mem::take(&mut self.skipped_bytes);
-        if bytes > 0 {
-            self.waiting.push_back(StreamEvent::Skipped { bytes });
+        let (bytes, results) = (mem::take(&mut self.skipped_bytes), mem::take(&mut self.skipped_results));
+        if bytes > 0 || results > 0 {
+            self.waiting.push_back(StreamEvent::Skipped { bytes, results });
         }
     }
 
@@ -170,11 +207,13 @@ impl State {
         }
         let event = self.waiting.pop_front();
         match &event {
-            Some(StreamEvent::Output { text, .. }) => self.text_bytes -= text.len(),
+            Some(StreamEvent::Output { text, .. }) => self.text_bytes -= text.len() + EVENT_BYTES,
+            Some(StreamEvent::ClearOutput { .. }) => self.text_bytes -= EVENT_BYTES,
+            Some(StreamEvent::Result(item)) => self.result_bytes -= item.size().saturating_add(EVENT_BYTES),
             Some(StreamEvent::InputRequest(request)) => {
-                self.request_bytes -= request.size().saturating_add(REQUEST_OVERHEAD_BYTES);
+                self.result_bytes -= request.size().saturating_add(EVENT_BYTES);
             }
-            _ => {}
+            Some(StreamEvent::Error(_) | StreamEvent::Skipped { .. }) | None => {}
         }
         event
     }
@@ -223,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn text_of_one_stream_is_merged_while_it_waits() {
-        let (sender, receiver) = channel(within(100));
+        let (sender, receiver) = channel(within(1000));
         sender.send(output("a"));
         sender.send(output("b"));
         sender.send(Event::Output { stream: StreamName::Stderr, text: "c" });
@@ -248,13 +287,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_holds_little_counts_too() {
+        let (sender, receiver) = channel(within(10 * EVENT_BYTES));
+        for _ in 0..1000 {
+            sender.send(output("a"));
+            sender.send(Event::Output { stream: StreamName::Stderr, text: "b" });
+            sender.send(Event::ClearOutput { wait: true });
+        }
+        drop(sender);
+        let seen = drain(receiver).await;
+        assert!(seen.len() <= 11);
+        assert!(seen.last().is_some_and(|last| last.starts_with("Skipped")));
+    }
+
+    #[tokio::test]
+    async fn results_past_the_bound_are_counted_where_they_are_missing() {
+        let item = crate::execution::DisplayItem::of_text("x".repeat(1000));
+        let (sender, mut receiver) = channel(within(3 * item.size()));
+        for _ in 0..100 {
+            sender.send(Event::Result(&item));
+        }
+        let mut taken = 0;
+        while let Some(StreamEvent::Result(_)) = receiver.next().await {
+            taken += 1;
+        }
+        // The event that ended the loop is the one that tells of the others.
+        assert_eq!(taken, 2);
+        sender.send(Event::UpdatedResult(&item));
+        assert!(matches!(receiver.next().await, Some(StreamEvent::Result(_))));
+    }
+
+    #[tokio::test]
     async fn text_past_the_bound_is_counted_where_it_is_missing() {
-        let (sender, mut receiver) = channel(within(4));
+        let (sender, mut receiver) = channel(within(EVENT_BYTES + 4));
         sender.send(output("abcd"));
         sender.send(output("lost"));
+        sender.send(Event::ClearOutput { wait: false });
         assert!(matches!(receiver.next().await, Some(StreamEvent::Output { text, .. }) if text == "abcd"));
         sender.send(output("ef"));
         drop(sender);
-        assert_eq!(drain(receiver).await, ["Skipped { bytes: 4 }", "ef"]);
+        assert_eq!(drain(receiver).await, ["Skipped { bytes: 4, results: 0 }", "ef"]);
     }
 }
