@@ -65,6 +65,8 @@ class _Connection:
         target = self.ends[toward]
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(source, PIECE):
+                if toward == "gateway" and b"upgrade: websocket" in data.lower():
+                    self._proxy.websockets += 1
                 if self._proxy.delay:
                     await asyncio.sleep(self._proxy.delay)
                 if self._proxy.rate is not None:
@@ -88,6 +90,7 @@ class FaultProxy:
         target: The port that new connections are taken to.
         passed: The bytes that passed, by where they went.
         cuts: How often it has cut.
+        websockets: How many have been asked for; those by TLS are not seen.
     """
 
     def __init__(self, target: int) -> None:
@@ -96,7 +99,7 @@ class FaultProxy:
         self.rate: float | None = None
         self.refusing = False
         self.passed: dict[Toward, int] = {"client": 0, "gateway": 0}
-        self.cuts = 0
+        self.cuts = self.websockets = 0
         self._plan: tuple[Toward, int, Cut] | None = None
         self._each: tuple[Toward, int, Cut] | None = None
         self._connections: set[_Connection] = set()

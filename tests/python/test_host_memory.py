@@ -23,13 +23,9 @@ PUBLISH = "get_ipython().display_pub.publish"
 FORGED_REPLY = "import _sandkernel as prelude\nprelude.missing = lambda names: (_ for _ in ()).throw({})"
 REPLY = "prelude.Reply({})"
 FORGED_FIELDS = """
-import _sandkernel_files as files
+import _sandkernel_files as files, _sandkernel_shell as shell
 def reply(*arguments):
-    files._publisher.session.send(
-        files._publisher.pub_socket, "display_data",
-        {"data": {files.REPLY_MIME: {}}, "metadata": {}, "transient": {}},
-        parent=files._publisher.parent_header, ident=files._publisher.topic,
-        buffers=[b"a" + bytes(12 << 20), b""])
+    shell.publish(files.REPLY_MIME, {}, shell.parent(), [b"a" + bytes(12 << 20), b""])
 files.walk = files.find = reply
 """
 # Each sends some 12 MiB: the code of a step, and what the host does then.

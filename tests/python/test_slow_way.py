@@ -117,7 +117,7 @@ def check_that_nothing_is_lost(proxy: FaultProxy, session: Session) -> None:
 )
 def test_a_message_down_a_slow_way_arrives(gateway: str, tmp_path: Path, code: str, tls: bool) -> None:  # noqa: FBT001
     with slow(gateway, tmp_path, tls=tls) as (proxy, session):
-        before = proxy.passed["client"]
+        before, websockets = proxy.passed["client"], proxy.websockets
         proxy.rate = RATE
         began = time.monotonic()
         execution = session.run(code)
@@ -128,6 +128,8 @@ def test_a_message_down_a_slow_way_arrives(gateway: str, tmp_path: Path, code: s
         assert text is not None
         assert text.count("x") >= SIZE // 6
         check_that_nothing_is_lost(proxy, session)
+        # Nobody gave up the connection: who takes a message can't answer a ping behind it.
+        assert proxy.websockets == websockets == (0 if tls else 1)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
@@ -183,6 +185,8 @@ def test_a_message_that_is_cut_again_and_again_gets_on(
         # In vain is what came of the message first, and less than a piece each time.
         assert proxy.passed[toward] - before < 2 * SIZE
         check_that_nothing_is_lost(proxy, session)
+        # Who takes what is sent again can't answer a ping behind it, and is not given up for that.
+        assert proxy.websockets == 2
 
 
 @pytest.mark.parametrize("toward", ["client", "gateway"])

@@ -139,25 +139,29 @@ class KernelFiles:
         """Return the fields of a reply, of which there may be so many at most, and its data."""
         execution = yield from self._ask(_call(function, arguments))
         if execution.error is not None:
-            return self._of_error(execution.error)
+            return self._of_error(execution.error, most)
         for result in execution.results:
             if REPLY_MIME in result.mime_types:
                 # Each look at them is a copy.
                 buffers = result.buffers
                 if len(buffers) != len(("fields", "data")):
                     raise self.error("the kernel's reply is malformed")
-                # Before they are split: objects take many times the memory of their text.
-                if buffers[0].count(b"\0") >= most and buffers[0]:
-                    raise self.error(f"the kernel's reply is malformed: more than {most} fields")
-                return buffers[0].split(b"\0") if buffers[0] else [], buffers[1]
+                return self._fields(buffers[0], most), buffers[1]
         return None
 
-    def _of_error(self, error: ExecutionError) -> tuple[list[bytes], bytes]:
+    def _of_error(self, error: ExecutionError, most: int) -> tuple[list[bytes], bytes]:
         try:
-            fields, data = (base64.b64decode(part, validate=True) for part in error.value.split(":"))
+            head, data = (base64.b64decode(part, validate=True) for part in error.value.split(":", 2))
         except ValueError:
             raise self.error("the kernel's reply is malformed") from None
-        return fields.split(b"\0") if fields else [], data
+        return self._fields(head, most), data
+
+    def _fields(self, head: bytes, most: int) -> list[bytes]:
+        # Before they are split: objects take many times the memory of their text.
+        if head and head.count(b"\0") >= most:
+            reason = f"the kernel's reply is malformed: more than {most} fields"
+            raise self.error(reason, SandboxFileTooLargeError)
+        return head.split(b"\0") if head else []
 
     def _ask(self, code: str) -> Plan[Execution]:
         """Execute code of ours, which is not to fail."""

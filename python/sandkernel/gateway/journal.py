@@ -16,9 +16,12 @@ the wire has to be numbered. A client without the header is served as by the sto
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
+import fcntl
 import sys
+import termios
 import types
 from typing import Any, ClassVar, Deque, Dict, List, Optional, Tuple
 
@@ -89,6 +92,13 @@ class JournalingConnection(ZMQChannelsWebsocketConnection):
     limit = sys.maxsize
     # Ends it, where its client is away for too long.
     away: Any = None
+    # What it has agreed on with its client, whose websocket does not tell any more once it is closed.
+    agreed: Optional[str] = None
+
+    @property
+    def subprotocol(self) -> Any:
+        """The protocol of the messages to and from the client; `None` is the older one."""
+        return super().subprotocol if self.journal is None else self.agreed
 
     @property
     def write_message(self) -> Any:
@@ -255,6 +265,7 @@ async def open_websocket(self: Any, kernel_id: str) -> None:
     if not attached(self):
         self.close()
         return
+    self.connection.agreed = self.selected_subprotocol
     if not self.connection.opened:
         self.connection.open()
     self.connection.come_back()
@@ -277,13 +288,25 @@ def on_message(self: Any, message: Any) -> None:
 
 
 def send_ping(self: Any) -> None:
-    """Ping the client. One that sends a large message is there: what it answers waits behind that."""
-    stream = getattr(self.ws_connection, "stream", None)
-    # What has come of a message that is not whole yet.
-    came, self.came = getattr(self, "came", 0), getattr(stream, "_read_buffer_size", 0)
-    if came != self.came:
+    """Ping the client. One that sends a large message is there, and so is one that takes one.
+
+    What it answers waits behind the message, or it has not got the ping yet.
+    """
+    former, self.progress = getattr(self, "progress", None), progress(self)
+    if former is not None and self.progress != former:
         self.last_pong = IOLoop.current().time()
     original.send_ping(self)
+
+
+def progress(handler: Any) -> Tuple[int, int]:
+    """What has come of a message that is not whole yet, and how much the client has taken, in bytes."""
+    stream: Any = getattr(handler.ws_connection, "stream", None)
+    unsent = array.array("i", [0])
+    with contextlib.suppress(Exception):
+        # What the system has of it, unsent or without a receipt: `tcp(7)` has it as SIOCOUTQ.
+        fcntl.ioctl(stream.fileno(), termios.TIOCOUTQ, unsent)
+    written = getattr(stream, "_total_write_done_index", 0)
+    return getattr(stream, "_read_buffer_size", 0), written - unsent[0]
 
 
 def on_close(self: Any) -> None:
