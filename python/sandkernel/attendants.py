@@ -12,19 +12,13 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import InputRequest
 
-__all__ = ["Attendants", "held_by"]
+__all__ = ["Attendants"]
 
-# At a time: what is asked beyond waits, up to so many bytes of it. Those that are answered at a time hold no
-# more either, unless it is a single one.
+# At a time: what is asked beyond waits, up to so many bytes of it.
 MAX_THREADS = 32
-MAX_WAITING_BYTES = MAX_ANSWERED_BYTES = 256 << 20
+MAX_WAITING_BYTES = 256 << 20
 # What a request takes beside what it holds.
 REQUEST_OVERHEAD_BYTES = 1000
-
-
-def held_by(request: InputRequest) -> int:
-    """Return how many bytes of memory a request takes."""
-    return request.size + REQUEST_OVERHEAD_BYTES
 
 
 class Attendants:
@@ -43,14 +37,13 @@ class Attendants:
         self._requests: SimpleQueue[InputRequest | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads = 0
-        self._mutex = threading.Condition()
+        self._mutex = threading.Lock()
         self._waiting_bytes = 0
-        self._answered_bytes = 0
         self._closed = False
 
     def take(self, request: InputRequest) -> bool:
         """Have a request answered, unless too much waits already. Always called from the same thread."""
-        size = held_by(request)
+        size = request.size + REQUEST_OVERHEAD_BYTES
         with self._mutex:
             if self._waiting_bytes and self._waiting_bytes + size > MAX_WAITING_BYTES:
                 return False
@@ -63,9 +56,7 @@ class Attendants:
 
     def close(self) -> None:
         """Let go of the threads; what is not begun is not answered any more."""
-        with self._mutex:
-            self._closed = True
-            self._mutex.notify_all()
+        self._closed = True
         for _ in range(self._threads):
             self._requests.put(None)
 
@@ -78,23 +69,6 @@ class Attendants:
                 request = self._requests.get()
             if request is None:
                 return
-            size = held_by(request)
-            if not self._begins(size):
-                return
-            try:
-                self._context.copy().run(self._answer, request)
-            finally:
-                # What it holds is let go before another one is begun in its place.
-                del request
-                with self._mutex:
-                    self._answered_bytes -= size
-                    self._mutex.notify_all()
-
-    def _begins(self, size: int) -> bool:
-        """Wait until a request of that size may be answered; `False` where none is any more."""
-        with self._mutex:
-            while not self._closed and self._answered_bytes + size > max(MAX_ANSWERED_BYTES, size):
-                self._mutex.wait()
-            self._waiting_bytes -= size
-            self._answered_bytes += size
-            return not self._closed
+            with self._mutex:
+                self._waiting_bytes -= request.size + REQUEST_OVERHEAD_BYTES
+            self._context.copy().run(self._answer, request)

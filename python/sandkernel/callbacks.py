@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from sandkernel import _sandkernel, attendants
+from sandkernel import _sandkernel
 from sandkernel.attendants import Attendants
 from sandkernel.exceptions import ConfigurationError
 
@@ -83,30 +83,17 @@ class Callbacks:
             tasks: set[asyncio.Task[None]] = set()
             self._exit.callback(lambda: [task.cancel() for task in tasks])
 
-            waiting = 0
-
             def take(request: InputRequest) -> bool:
-                nonlocal waiting
-                size = attendants.held_by(request)
-                if waiting and waiting + size > attendants.MAX_WAITING_BYTES:
-                    return False
-
-                def forget(task: asyncio.Task[None]) -> None:
-                    nonlocal waiting
-                    waiting -= size
-                    tasks.discard(task)
-
-                waiting += size
                 task = asyncio.create_task(self._answer_in_loop(request))
                 tasks.add(task)
-                task.add_done_callback(forget)
+                task.add_done_callback(tasks.discard)
                 return True
 
             self._take = take
         elif self._on_input is not None or self._on_request is not None:
-            threads = Attendants(self._answer)
-            self._exit.callback(threads.close)
-            self._take = threads.take
+            attendants = Attendants(self._answer)
+            self._exit.callback(attendants.close)
+            self._take = attendants.take
         return self
 
     def __exit__(self, *_: object) -> None:

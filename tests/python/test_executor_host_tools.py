@@ -8,7 +8,6 @@ import datetime as dt
 import decimal
 import sqlite3
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -594,37 +593,3 @@ def test_more_at_once_than_the_host_takes_is_refused(
         {"The tool 'call' did not answer: too much waits for the host already"}
     )
     release.set()
-
-
-def test_calls_that_hold_much_are_answered_one_after_the_other(
-    executor: LocalExecutor,
-    call: Callable[[Callable[[Any], Any]], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(attendants, "MAX_ANSWERED_BYTES", 1 << 20)
-    mutex, answered, most = threading.Lock(), 0, 0
-
-    def count(value: bytes) -> int:
-        nonlocal answered, most
-        with mutex:
-            answered += 1
-            most = max(most, answered)
-        time.sleep(0.05)
-        with mutex:
-            answered -= 1
-        return len(value)
-
-    call(count)
-    code = (
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "with ThreadPoolExecutor(6) as pool:\n"
-        "    lengths = list(pool.map(lambda size: call(b'x' * size), [{}] * 6))\n"
-        "lengths"
-    )
-    assert executor(code.format(400_000)).output == str([400_000] * 6)
-    assert most <= 2
-    # One that is larger than all that is held at a time is answered alone.
-    most = 0
-    assert executor(code.format(3 << 20)).output == str([3 << 20] * 6)
-    assert most == 1
-    assert executor(code.format(1)).output == str([1] * 6)

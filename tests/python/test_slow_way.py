@@ -185,8 +185,6 @@ def test_a_message_that_is_cut_again_and_again_gets_on(
         # In vain is what came of the message first, and less than a piece each time.
         assert proxy.passed[toward] - before < 2 * SIZE
         check_that_nothing_is_lost(proxy, session)
-        # Who takes what is sent again can't answer a ping behind it, and is not given up for that.
-        assert proxy.websockets == 2
 
 
 @pytest.mark.parametrize("toward", ["client", "gateway"])
