@@ -51,7 +51,7 @@ def bind_caller(
     """Bind the agent whose constructor runs in a frame, if one does and is given this executor.
 
     Returns:
-        Whether one does.
+        True where one does.
     """
     if frame is None or frame.f_code.co_name != "__init__":
         return False

@@ -299,11 +299,11 @@ def send_ping(self: Any) -> None:
 
 
 def progress(handler: Any) -> Tuple[int, int]:
-    """What has come of a message that is not whole yet, and how much the client has taken, in bytes."""
+    """The bytes that came of a message that is not whole yet, and those that the client has taken."""
     stream: Any = getattr(handler.ws_connection, "stream", None)
     unsent = array.array("i", [0])
     with contextlib.suppress(Exception):
-        # What the system has of it, unsent or without a receipt: `tcp(7)` has it as SIOCOUTQ.
+        # The system's own part, unsent or without a receipt: `tcp(7)` has it as SIOCOUTQ.
         fcntl.ioctl(stream.fileno(), termios.TIOCOUTQ, unsent)
     written = getattr(stream, "_total_write_done_index", 0)
     return getattr(stream, "_read_buffer_size", 0), written - unsent[0]

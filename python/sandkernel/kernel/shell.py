@@ -1,4 +1,4 @@
-"""What there is in this kernel to work with: IPython's shell, and ipykernel around it.
+"""The parts of this kernel that code of ours works with: IPython's shell, and ipykernel around it.
 
 Runs inside the kernel, as the module `_sandkernel_shell`, on Python 3.8. A kernel that runs Python may have
 either of them alone (xeus-python has IPython's shell), or none (its raw mode; kernels of one's own).
@@ -22,9 +22,9 @@ shell = _find_shell()
 kernel = getattr(shell, "kernel", None)
 if not (hasattr(kernel, "session") and hasattr(kernel, "shell_handlers")):
     kernel = None
-# What displays. The real one: `%%capture` puts another in its place for a while.
+# The real display publisher: `%%capture` puts another in its place for a while.
 publisher = getattr(shell, "display_pub", None)
-# Whether it sends messages as they are given to it, with what is attached to them.
+# True where the publisher sends messages as they are given to it, with their attachments.
 takes_messages = kernel is not None and all(hasattr(publisher, name) for name in _FOR_MESSAGES)
 # Set where this is sent: what the code of a cell has for its global names.
 namespace = None

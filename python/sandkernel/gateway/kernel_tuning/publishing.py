@@ -151,7 +151,7 @@ def is_next(publisher: Any) -> bool:
 
 
 def is_own(publisher: Any) -> bool:
-    """Whether this is its thread."""
+    """Tell whether the code runs in the thread that sends."""
     return threading.get_ident() == publisher.thread.ident  # type: ignore[no-any-return]
 
 
