@@ -133,15 +133,8 @@ impl From<DisplayItem> for Result {
 }
 
 impl Result {
-    fn as_text(&self, mime_type: &str) -> Option<&str> {
-        match self.item.data.get(mime_type)? {
-            MimeValue::Text(text) => Some(text),
-            MimeValue::Json(_) => None,
-        }
-    }
-
     fn bytes_of<'py>(&self, py: Python<'py>, mime_type: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(text) = self.as_text(mime_type) else { return Ok(None) };
+        let Some(text) = self.text_of(mime_type) else { return Ok(None) };
         py.import("binascii")?.call_method1("a2b_base64", (text,)).map(Some)
     }
 }
@@ -186,7 +179,10 @@ impl Result {
     }
 
     fn text_of(&self, mime_type: &str) -> Option<&str> {
-        self.as_text(mime_type)
+        match self.item.data.get(mime_type)? {
+            MimeValue::Text(text) => Some(text),
+            MimeValue::Json(_) => None,
+        }
     }
 
     fn json_of(&self, mime_type: &str) -> Option<&str> {
@@ -213,27 +209,27 @@ impl Result {
 
     #[getter]
     fn text(&self) -> Option<&str> {
-        self.as_text("text/plain")
+        self.text_of("text/plain")
     }
 
     #[getter]
     fn html(&self) -> Option<&str> {
-        self.as_text("text/html")
+        self.text_of("text/html")
     }
 
     #[getter]
     fn markdown(&self) -> Option<&str> {
-        self.as_text("text/markdown")
+        self.text_of("text/markdown")
     }
 
     #[getter]
     fn latex(&self) -> Option<&str> {
-        self.as_text("text/latex")
+        self.text_of("text/latex")
     }
 
     #[getter]
     fn svg(&self) -> Option<&str> {
-        self.as_text("image/svg+xml")
+        self.text_of("image/svg+xml")
     }
 
     #[getter]
@@ -252,8 +248,7 @@ impl Result {
     }
 
     fn __repr__(&self) -> String {
-        let mime_types: Vec<_> = self.item.data.iter().map(|(mime_type, _)| mime_type).collect();
-        format!("<Result {} {}>", self.kind(), printable(&mime_types.join(", ")))
+        format!("<Result {} {}>", self.kind(), printable(&self.mime_types().join(", ")))
     }
 }
 

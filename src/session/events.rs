@@ -174,23 +174,26 @@ impl State {
     }
 
     fn push_result(&mut self, item: &DisplayItem, limit_bytes: usize) {
-        let size = item.size().saturating_add(EVENT_BYTES);
-        if self.result_bytes > 0 && self.result_bytes.saturating_add(size) > limit_bytes {
+        if self.takes(item.size(), limit_bytes) {
+            self.push(StreamEvent::Result(item.clone()));
+        } else {
             self.skipped_results += 1;
-            return;
         }
-        self.result_bytes += size;
-        self.push(StreamEvent::Result(item.clone()));
     }
 
     /// A flood of requests that nobody takes is let go: the code that makes it waits in vain.
     fn push_request(&mut self, request: InputRequest, limit_bytes: usize) {
-        let size = request.size().saturating_add(EVENT_BYTES);
-        if self.result_bytes > 0 && self.result_bytes.saturating_add(size) > limit_bytes {
-            return;
+        if self.takes(request.size(), limit_bytes) {
+            self.push(StreamEvent::InputRequest(request));
         }
-        self.result_bytes += size;
-        self.push(StreamEvent::InputRequest(request));
+    }
+
+    /// Counts a result or a request where there is room for it, as there always is for a single one.
+    fn takes(&mut self, bytes: usize, limit_bytes: usize) -> bool {
+        let size = bytes.saturating_add(EVENT_BYTES);
+        let has_room = self.result_bytes == 0 || self.result_bytes.saturating_add(size) <= limit_bytes;
+        self.result_bytes += if has_room { size } else { 0 };
+        has_room
     }
 
     /// Puts the gap where it belongs: before what comes after it.

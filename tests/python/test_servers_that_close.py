@@ -204,19 +204,24 @@ def test_a_control_plane() -> None:
             asyncio.run(run(number))
 
 
+async def close_among_clients(
+    proxy: RewritingProxy | FaultProxy, context: ssl.SSLContext | None, number: int
+) -> None:
+    """Close a proxy, whose loop is in another thread, while some of many clients come."""
+    clients = [Client("127.0.0.1", proxy.port, context, b"request") for _ in range(8)]
+    await turns(number)
+    await asyncio.to_thread(proxy.close)
+    for client in clients:
+        await client.ends()
+
+
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_a_rewriting_proxy(certificates: Certificates, encrypted: bool) -> None:  # noqa: FBT001
-    # Its loop is in another thread: some of many clients come as it closes.
     context = certificates.server_context(["127.0.0.1"]) if encrypted else None
     trusting = ssl.create_default_context(cafile=certificates.authority) if encrypted else None
 
     async def run(number: int) -> None:
-        proxy = RewritingProxy(1, Behaviour(), context=context)
-        clients = [Client("127.0.0.1", proxy.port, trusting, b"request") for _ in range(8)]
-        await turns(number)
-        await asyncio.to_thread(proxy.close)
-        for client in clients:
-            await client.ends()
+        await close_among_clients(RewritingProxy(1, Behaviour(), context=context), trusting, number)
 
     with nothing_unclosed():
         for number in range(20):
@@ -226,12 +231,7 @@ def test_a_rewriting_proxy(certificates: Certificates, encrypted: bool) -> None:
 def test_a_fault_proxy() -> None:
     async def run(number: int) -> None:
         async with gateway(reads=True) as port:
-            proxy = FaultProxy(port)
-            clients = [Client("127.0.0.1", proxy.port, None, b"request") for _ in range(8)]
-            await turns(number)
-            await asyncio.to_thread(proxy.close)
-            for client in clients:
-                await client.ends()
+            await close_among_clients(FaultProxy(port), None, number)
 
     with nothing_unclosed():
         for number in range(40):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sandkernel import serialization
 from sandkernel._sandkernel import printable
 from sandkernel.exceptions import PayloadError
-from sandkernel.executor import presentation
+from sandkernel.executor import kernel_json, presentation
 from sandkernel.plans import Deadline, within
 from sandkernel.serialization.budget import Budget
 from sandkernel.serialization.images import from_file as image_from_file
@@ -32,7 +31,6 @@ __all__ = [
     "fetch",
     "from_error",
     "from_results",
-    "image_of",
     "last_images",
     "output",
     "piece",
@@ -44,6 +42,7 @@ EXCEPTION = "FinalAnswerException"
 PIECE_BYTES = 1 << 20
 # For all the pieces of one, also where the step has no time limit.
 FETCH_SECONDS = 900.0
+# An answer's description has its form, and little else.
 _DESCRIPTION_CHARACTERS = 1 << 10
 _IMAGES = frozenset(["image/png", "image/jpeg"])
 # How many are tried to be read.
@@ -97,22 +96,14 @@ def from_results(execution: Execution) -> tuple[str, list[bytes]] | None:
     for result in execution.results:
         if MIME not in result.mime_types:
             continue
-        form = _form(result.json_of(MIME) or "")
+        described = kernel_json.parse(result.json_of(MIME) or "", _DESCRIPTION_CHARACTERS)
+        form = described.get("form") if isinstance(described, dict) else None
         # Each look at them is a copy.
         buffers = result.buffers
-        if form is None or not buffers:
+        if not isinstance(form, str) or not buffers:
             raise PayloadError("The final answer is malformed: it was not sent by final_answer")
         return form, buffers
     return None
-
-
-def _form(described: str) -> str | None:
-    """Return the form that an answer's JSON names. It names little else, and the kernel may be hostile."""
-    try:
-        form = json.loads(described[:_DESCRIPTION_CHARACTERS]).get("form")
-    except (ValueError, AttributeError):
-        return None
-    return form if isinstance(form, str) else None
 
 
 def from_error(execution: Execution) -> tuple[str, list[bytes]] | None:
@@ -226,7 +217,7 @@ def output(execution: Execution, limits: PayloadLimits, text_limit: int) -> Any:
     budget = Budget(limits)
     expressions = [result for result in execution.results if result.kind == "execute_result"]
     if expressions:
-        image = image_of(expressions[-1], budget)
+        image = _image_of(expressions[-1], budget)
         if image is None and presentation.is_drawn(expressions[-1].text):
             image = next(last_images(execution, budget), None)
         return _shown(presentation.text_of(expressions[-1], text_limit)) if image is None else image
@@ -248,12 +239,12 @@ def last_images(execution: Execution, budget: Budget) -> Iterator[Any]:
     left = execution.results[execution.cleared_results :]
     displayed = (result for result in reversed(left) if not _IMAGES.isdisjoint(result.mime_types))
     for result in itertools.islice(displayed, _MOST_IMAGES):
-        image = image_of(result, budget)
+        image = _image_of(result, budget)
         if image is not None:
             yield image
 
 
-def image_of(result: Result, budget: Budget) -> Any | None:  # noqa: ANN401 PIL is optional
+def _image_of(result: Result, budget: Budget) -> Any | None:  # noqa: ANN401 PIL is optional
     """Return the image that a result is, or `None` where it is none that can be read within the budget."""
     try:
         data = result.png or result.jpeg

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from smolagents.tools import Tool
 
 from sandkernel.exceptions import PayloadError
-from sandkernel.executor import coroutines
+from sandkernel.executor import coroutines, kernel_json
 from sandkernel.executor.coroutines import Coroutines
 from sandkernel.executor.logs import shorten
 from sandkernel.executor.tools import is_agent
@@ -171,13 +171,10 @@ def _ask(name: str, tool: Callable[..., object], args: list[Any], kwargs: dict[s
 
 def _head(request: InputRequest) -> tuple[str, str, str] | None:
     """Return the call's name, the tool's, and the form of the arguments; `None` for what is no call."""
-    prompt = request.prompt
-    if len(prompt) > PROMPT_CHARACTERS:
-        return None
+    head = kernel_json.parse(request.prompt, PROMPT_CHARACTERS)
     try:
-        head = json.loads(prompt)
         parts = head["call"], head["tool"], head["form"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (TypeError, KeyError):
         return None
     return parts if all(isinstance(part, str) for part in parts) else None
 

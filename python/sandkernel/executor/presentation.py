@@ -11,6 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from sandkernel.executor import kernel_json
+
 if TYPE_CHECKING:
     from sandkernel import Result
 
@@ -129,13 +131,9 @@ def _text(result: Result, mime: str, limit: int) -> str:
 def _json(text: str | None, limit: int) -> str:
     if text is None or text == "null":
         return ""
-    # Objects take many times the memory of their text. What is longer is shown as it came.
-    if len(text) > _JSON_CHARACTERS:
-        return _head(text, limit)
-    try:
-        content = json.loads(text)
-    except ValueError:
-        # An integer of more digits than Python reads.
+    content = kernel_json.parse(text, _JSON_CHARACTERS)
+    if content is None:
+        # It is longer, or holds an integer of more digits than Python reads: it is shown as it came.
         return _head(text, limit)
     if isinstance(content, dict) and isinstance(content.get("layout"), dict):
         # A template of plotly's is the same for all figures, and longer than most.

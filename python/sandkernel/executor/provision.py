@@ -18,7 +18,7 @@ from sandkernel.exceptions import (
     StateLost,
     UnsupportedKernelError,
 )
-from sandkernel.executor import prelude, rebinding, sources, tools, tracebacks, variables
+from sandkernel.executor import kernel_json, prelude, rebinding, sources, tools, tracebacks, variables
 from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.executor.hosting import HostTools
 from sandkernel.executor.placement import Placement
@@ -97,7 +97,7 @@ class Provision:
         # Whether no code of an agent has run in the sandbox: what that says of itself is believed.
         self._untouched = False
         self._loss_told = False
-        # Whether it can call tools on the host.
+        # False for a kernel that can't call tools on the host.
         self._calls_host = True
         self.installed_packages: list[str] = []
         # Those of them that a new sandbox does not bring along.
@@ -387,11 +387,8 @@ class Provision:
         """Return which modules the kernel does not have, as it says: it may be hostile."""
         call = f"missing({modules!r})"
         reply = yield from self.with_everything(lambda: self._ask(call))
-        # It can be no longer than what was asked, in JSON; objects take many times the memory of their text.
-        names = None
-        if len(reply) <= len(json.dumps(modules)):
-            with suppress(ValueError, RecursionError):
-                names = json.loads(reply)
+        # It can be no longer than what was asked, in JSON.
+        names = kernel_json.parse(reply, len(json.dumps(modules)))
         if not isinstance(names, list):
             raise SandkernelError(f"The kernel's reply to missing is malformed: {reply!r:.200}")
         return {name for name in modules if name in names}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from sandkernel.executor import kernel_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container
@@ -34,14 +35,7 @@ def notice(execution: Execution, known: Container[str]) -> str:
 
 
 def _names(result: Result) -> list[object]:
-    text = result.json_of(MIME) or ""
-    # Objects take many times the memory of their text.
-    if not 0 < len(text) <= _CHARACTERS:
-        return []
-    try:
-        names = json.loads(text)
-    except ValueError:
-        return []
+    names = kernel_json.parse(result.json_of(MIME) or "", _CHARACTERS)
     return names if isinstance(names, list) else []
 
 

@@ -19,7 +19,7 @@ from smolagents.tools import Tool
 from smolagents.utils import get_source, instance_to_source
 
 from sandkernel.exceptions import ConfigurationError, SandkernelError
-from sandkernel.executor import sources
+from sandkernel.executor import kernel_json, sources
 from sandkernel.executor.variables import encode_value
 
 if TYPE_CHECKING:
@@ -142,11 +142,7 @@ def failures(execution: Execution, definitions: Mapping[str, Described]) -> dict
     error = execution.error
     if error is None:
         return {}
-    said = None
-    # Objects take many times the memory of their text.
-    if len(error.value) <= _FAILURES_CHARACTERS:
-        with contextlib.suppress(ValueError, RecursionError):
-            said = json.loads(error.value)
+    said = kernel_json.parse(error.value, _FAILURES_CHARACTERS)
     if not isinstance(said, dict):
         raise SandkernelError(f"The kernel could not take the tools: {error.value:.500}")
     return {
