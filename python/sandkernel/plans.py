@@ -15,13 +15,14 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from sandkernel import InputRequest
+from sandkernel._sandkernel import InputRequest
 from sandkernel.callbacks import Callbacks, attend, attend_in_loop
+from sandkernel.concurrency.cancellation import in_thread
 from sandkernel.exceptions import ExecutionTimeout
-from sandkernel.sandboxes.cancellation import in_thread
 
 if TYPE_CHECKING:
-    from sandkernel import Execution, Session
+    from sandkernel._sandkernel import Execution
+    from sandkernel.session import Session
 
 __all__ = ["Deadline", "Outcome", "Plan", "Request", "Work", "adrive", "astream", "drive", "within"]
 

@@ -12,8 +12,8 @@ from smolagents.utils import AgentExecutionError
 
 from loop_watch import the_loop_goes_on
 from sandkernel import LocalExecutor
+from sandkernel.concurrency.fair_lock import FairLock
 from sandkernel.exceptions import ClosedError, ExecutionTimeout
-from sandkernel.executor.turns import Turns
 from waiting import auntil, wait_for_file
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def test_a_context_manager() -> None:
 
 
 async def test_turns_are_had_one_at_a_time_and_in_order() -> None:
-    turns, order, inside = Turns(), [], 0
+    turns, order, inside = FairLock(), [], 0
 
     async def work(number: int) -> None:
         nonlocal inside
@@ -138,7 +138,7 @@ async def test_turns_are_had_one_at_a_time_and_in_order() -> None:
 
 
 async def test_a_turn_that_is_not_waited_for_any_more_goes_to_the_next() -> None:
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
 
     async def work(number: int) -> None:
         async with turns.atake():

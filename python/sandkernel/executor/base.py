@@ -15,7 +15,10 @@ from smolagents.local_python_executor import CodeOutput
 from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentExecutionError
 
-from sandkernel import Session, arguments, packages
+from sandkernel import arguments, packages
+from sandkernel.concurrency import bridge
+from sandkernel.concurrency.cancellation import Cancellation, in_thread
+from sandkernel.concurrency.fair_lock import FairLock
 from sandkernel.exceptions import (
     ClosedError,
     ConfigurationError,
@@ -37,14 +40,12 @@ from sandkernel.executor.provision import Provision
 from sandkernel.executor.reboots import Reboots
 from sandkernel.executor.runs import Runs
 from sandkernel.executor.streaming import Audience, is_for_all
-from sandkernel.executor.turns import Turns
 from sandkernel.files import Files
 from sandkernel.languages import require_python, runs_python
 from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
-from sandkernel.sandboxes import runner
-from sandkernel.sandboxes.cancellation import Cancellation, in_thread
 from sandkernel.sandboxes.shared import SharedSandbox
 from sandkernel.serialization import PayloadLimits
+from sandkernel.session import Session
 
 if TYPE_CHECKING:
     import os
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel import Execution, Result
+    from sandkernel._sandkernel import Execution, Result
     from sandkernel.executor.placement import Places
     from sandkernel.sandboxes import Sandbox
     from sandkernel.shipment import Progress
@@ -171,7 +172,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._provision = Provision(
             logger, arguments.variables(environment, "environment"), allow_pickle=allow_pickle
         )
-        self._turns = Turns(self._provision.host_tools.threads.copy)
+        self._turns = FairLock(self._provision.host_tools.threads.copy)
         self._reboots = Reboots(
             lambda booted: self._connect(booted, options),
             _factory(sandbox, auto_reboot=auto_reboot),
@@ -413,7 +414,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             ClosedError: This executor is closed.
         """
         many = self._run_many(codes, timeout, max_kernels, inherit=inherit)
-        return runner.run(lambda: many)
+        return bridge.run(lambda: many)
 
     async def arun_many(
         self,
@@ -629,7 +630,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             **options,
         }
         # In a thread of its own, where it can be cancelled.
-        return runner.run(lambda: Session.aconnect(endpoint.url, endpoint.token or None, **options))
+        return bridge.run(lambda: Session.aconnect(endpoint.url, endpoint.token or None, **options))
 
     def _with_kernel_name(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Have a kernel that comes beside this one, or in its place, be of the same kind."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from smolagents.monitoring import LogLevel
 
 from sandkernel import arguments, packages
+from sandkernel.concurrency.cancellation import in_thread
+from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.executor import logs
 from sandkernel.executor.base import KernelExecutor
-from sandkernel.sandboxes.cancellation import in_thread
 from sandkernel.sandboxes.modal import ModalSandbox
-from sandkernel.sandboxes.modal.lifeline import watch_for_termination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel import Session
     from sandkernel.executor.placement import Places
     from sandkernel.sandboxes.modal.report import BootReport
     from sandkernel.serialization import PayloadLimits
+    from sandkernel.session import Session
 
 __all__ = ["ModalExecutor"]
 

@@ -9,7 +9,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sandkernel import Session
+from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import (
     BootError,
     ClosedError,
@@ -23,12 +23,12 @@ from sandkernel.exceptions import (
     SandkernelError,
 )
 from sandkernel.plans import Plan, Work
-from sandkernel.sandboxes.cancellation import Cancellation
+from sandkernel.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
     from sandkernel.sandboxes import Sandbox
 
 __all__ = ["Reboots"]

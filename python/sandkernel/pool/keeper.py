@@ -13,9 +13,9 @@ from collections import deque
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from sandkernel.concurrency import exit_handlers
+from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import BootError, ClosedError, ForkError
-from sandkernel.sandboxes import exits
-from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class Keeper(Generic[E]):
 
     def start(self) -> None:
         """Begin to boot."""
-        exits.register(self.close)
+        exit_handlers.register(self.close)
         self._thread(self._keep, "sandkernel-pool")
 
     def _thread(self, function: Callable[..., None], name: str, *arguments: object) -> None:
@@ -259,7 +259,7 @@ class Keeper(Generic[E]):
         """End all of them; in a forked child: nothing."""
         if os.getpid() != self._owner:
             return
-        exits.unregister(self.close)
+        exit_handlers.unregister(self.close)
         with self._changed:
             self._closed = True
             for cancellation in self._boots.values():

@@ -7,9 +7,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.pool.keeper import Keeper
-from sandkernel.sandboxes.modal.lifeline import watch_for_termination
 
 if TYPE_CHECKING:
     from collections.abc import Callable

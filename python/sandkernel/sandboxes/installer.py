@@ -23,9 +23,9 @@ from packaging.utils import canonicalize_name
 
 from sandkernel import arguments
 from sandkernel._sandkernel import printable
+from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
 from sandkernel.sandboxes import listing
-from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

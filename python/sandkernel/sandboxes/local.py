@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
 
 __all__ = ["LocalSandbox"]
 

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import BootError, ClosedError, ForkError
 from sandkernel.gateway.program import program
 from sandkernel.gateway.removal import remove_tree
-from sandkernel.sandboxes.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sandkernel import Session
+from sandkernel.concurrency.cancellation import regardless
 from sandkernel.exceptions import BootError, GatewayError, KernelNotFoundError, SandkernelError
-from sandkernel.sandboxes.cancellation import regardless
 from sandkernel.sandboxes.modal import output, sdk
 from sandkernel.sandboxes.modal.definition import KERNEL_TAG
 from sandkernel.sandboxes.modal.lifeline import Lifeline
+from sandkernel.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sandkernel import __version__, arguments
+from sandkernel import arguments
+from sandkernel._sandkernel import __version__
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.sandboxes.modal import entrypoint, sdk
 

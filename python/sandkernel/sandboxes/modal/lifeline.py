@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from sandkernel.concurrency import bridge, exit_handlers
 from sandkernel.exceptions import ClosedError, ForkError, SandkernelError
-from sandkernel.sandboxes import exits, runner
 from sandkernel.sandboxes.modal import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from types import FrameType
 
-__all__ = ["Lifeline", "watch_for_termination"]
+__all__ = ["Lifeline"]
 
 TERMINATE_SECONDS = 15.0
 UNWATCH_SECONDS = 5.0
@@ -38,7 +36,7 @@ class Lifeline:
         self._idle_timeout = idle_timeout
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._watch: runner.Run | None = None
+        self._watch: bridge.Run | None = None
         self.ended = False
         self.detached = False
         _alive.add(self)
@@ -63,7 +61,7 @@ class Lifeline:
 
     def watch(self, wait: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run what waits for its end, until there is nothing to wait for any more."""
-        self._watch = runner.start(wait)
+        self._watch = bridge.start(wait)
 
     async def end(self) -> None:
         """Terminate it; a failure is logged, and tried again at the exit of the interpreter."""
@@ -102,21 +100,21 @@ class Lifeline:
         """End it, and wait for that, `TERMINATE_SECONDS` at most. In a forked child: nothing."""
         if self.owned:
             with self._lock:
-                runner.run(self.end, cancellable=False)
+                bridge.run(self.end, cancellable=False)
 
     def abandon(self) -> None:
         """End it without waiting: for the garbage collector, which may run in an event loop's thread."""
         if self.owned:
             # An interpreter that exits starts no thread; then `_end_all` comes next.
             with contextlib.suppress(RuntimeError):
-                runner.start(self.end)
+                bridge.start(self.end)
 
     def detach(self) -> None:
         """Leave it running."""
         self.detached = True
         _alive.discard(self)
         self._stop_watching()
-        runner.run(self._let_go, cancellable=False)
+        bridge.run(self._let_go, cancellable=False)
 
 
 _alive: set[Lifeline] = set()
@@ -130,29 +128,7 @@ def _end_all() -> None:
     async def end() -> None:
         await asyncio.gather(*(lifeline.end() for lifeline in lifelines))
 
-    runner.run(end, cancellable=False)
+    bridge.run(end, cancellable=False)
 
 
-exits.register(_end_all)
-
-
-def watch_for_termination() -> None:
-    """Make SIGTERM end the sandboxes first, if nobody else has an interest in it.
-
-    By default SIGTERM ends a process at once, without its exit handlers. Where it has a handler, or this is
-    not the main thread, all is left as it is, and what is still running is ended by its idle timeout.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    with contextlib.suppress(ValueError, OSError):
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _on_termination)
-
-
-def _on_termination(number: int, _: FrameType | None) -> None:
-    # Whoever waits for this process is to see that the signal ended it.
-    signal.signal(number, signal.SIG_DFL)
-    try:
-        _end_all()
-    finally:
-        os.kill(os.getpid(), number)
+exit_handlers.register(_end_all, on_termination=True)

@@ -8,8 +8,9 @@ import weakref
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from sandkernel.concurrency import bridge
+from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.exceptions import ConfigurationError, SandboxExpired, SandboxGone
-from sandkernel.sandboxes import runner
 from sandkernel.sandboxes.endpoint import Endpoint
 from sandkernel.sandboxes.modal import boot, sdk
 from sandkernel.sandboxes.modal.definition import (
@@ -19,7 +20,7 @@ from sandkernel.sandboxes.modal.definition import (
     TOKEN_VARIABLE,
     Definition,
 )
-from sandkernel.sandboxes.modal.lifeline import Lifeline, watch_for_termination
+from sandkernel.sandboxes.modal.lifeline import Lifeline
 from sandkernel.sandboxes.modal.report import BootReport
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel import Session
+    from sandkernel.session import Session
 
 __all__ = ["ModalSandbox"]
 
@@ -84,7 +85,7 @@ class ModalSandbox:
             port=port,
         )
         report = BootReport(on_stage=on_stage)
-        lifeline, url = runner.run(
+        lifeline, url = bridge.run(
             lambda: boot.boot(definition, report, boot_timeout=boot_timeout, build_timeout=build_timeout)
         )
         lifetime = definition.lifetime
@@ -146,7 +147,7 @@ class ModalSandbox:
         watch_for_termination()
         report = BootReport(on_stage=on_stage)
         find = _find(sandbox_id, app_name, name, client)
-        lifeline, endpoint, port, expires_at = runner.run(lambda: _attach(find, token, report, boot_timeout))
+        lifeline, endpoint, port, expires_at = bridge.run(lambda: _attach(find, token, report, boot_timeout))
         self = cls.__new__(cls)
         self._adopt(lifeline, endpoint, report, port=port, boot_timeout=boot_timeout, expires_at=expires_at)
         return self
@@ -199,7 +200,7 @@ class ModalSandbox:
         """
         self._lifeline.require()
         options = {"connect_timeout": self._boot_timeout, **options}
-        session = runner.run(
+        session = bridge.run(
             lambda: boot.connect(
                 self._lifeline, self._endpoint, options, self._lifetime, may_create=self.is_new
             )
@@ -235,7 +236,7 @@ class ModalSandbox:
             except Exception:  # noqa: BLE001 then the cause is what broke the connection
                 return None
 
-        reason = runner.run(ask)
+        reason = bridge.run(ask)
         if reason is None:
             return None
         self._lifeline.done()

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sandkernel.concurrency import exit_handlers
 from sandkernel.exceptions import (
     BootError,
     ConfigurationError,
@@ -13,7 +14,6 @@ from sandkernel.exceptions import (
     PackageInstallError,
     SandkernelError,
 )
-from sandkernel.sandboxes import exits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -41,7 +41,7 @@ def load() -> ModuleType:
             "Sandboxes on Modal need the modal package: pip install 'sandkernel[modal]'", name="modal"
         ) from error
     if first:
-        exits.come_first()
+        exit_handlers.come_first()
     return modal
 
 

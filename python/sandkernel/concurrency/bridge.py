@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sandkernel.sandboxes.cancellation import UNDO_SECONDS, Cancellation
+from sandkernel.concurrency.cancellation import UNDO_SECONDS, Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -12,13 +12,13 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sandkernel.concurrency.wait_graph import depends_on_this_thread
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor.dependence import depends_on_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator
 
-__all__ = ["Turn", "Turns"]
+__all__ = ["FairLock", "Turn"]
 
 # How often who waits looks whether anybody in front waits for the waiting one itself: soon, then less often.
 FIRST_LOOK_SECONDS = 0.05
@@ -81,7 +81,7 @@ class Turn:
         return ""
 
 
-class Turns:
+class FairLock:
     """A lock that is handed on in the order of the calls.
 
     `threading.Lock` keeps no order, and `asyncio.Lock` knows no threads. And neither says that it will never

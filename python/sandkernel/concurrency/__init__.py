@@ -1,0 +1,1 @@
+"""Threads, tasks and exits: a lock for both, cancellation across threads, a bridge into asyncio."""
