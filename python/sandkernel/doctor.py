@@ -105,7 +105,7 @@ class Report:
 def own_version() -> str | None:
     """The version of sandkernel; `None` where its extension module can't be loaded."""
     try:
-        from sandkernel import __version__  # noqa: PLC0415 it may not be there
+        from sandkernel._sandkernel import __version__  # noqa: PLC0415 it may not be there
     except ImportError:
         return None
     return __version__

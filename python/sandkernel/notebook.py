@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sandkernel._sandkernel import printable
 
 if TYPE_CHECKING:
-    from sandkernel import Execution, Result
+    from sandkernel._sandkernel import Execution, Result
 
 __all__ = ["mime_bundle"]
 

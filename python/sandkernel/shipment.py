@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
     from sandkernel.plans import Plan
 
 __all__ = ["Cut", "Piece", "Progress", "Shipment", "cuts", "discard", "size_of"]

@@ -20,7 +20,7 @@ from sandkernel.serialization.images import from_file as image_from_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sandkernel import Execution, Result
+    from sandkernel._sandkernel import Execution, Result
     from sandkernel.executor.provision import Provision
     from sandkernel.plans import Plan
     from sandkernel.serialization import PayloadLimits

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sandkernel.exceptions import ExecutionTimeout, InterruptedExecutionError, KernelDied
 
 if TYPE_CHECKING:
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
 
 __all__ = [
     "NOTICE",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from sandkernel import InputRequest
+    from sandkernel._sandkernel import InputRequest
 
 __all__ = ["HostTools"]
 

@@ -18,7 +18,7 @@ from sandkernel.serialization.budget import Budget
 if TYPE_CHECKING:
     from types import FrameType
 
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["show", "step_of"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from smolagents.local_python_executor import CodeOutput
 
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
     from sandkernel.executor.base import KernelExecutor
 
 __all__ = ["Kernels", "RunOutcome", "check", "run_many"]

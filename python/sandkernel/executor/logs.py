@@ -12,7 +12,7 @@ from sandkernel.exceptions import ConfigurationError
 from sandkernel.executor import presentation
 
 if TYPE_CHECKING:
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
 
 __all__ = ["logger", "observation", "shorten"]
 

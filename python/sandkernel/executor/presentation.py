@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sandkernel.executor import kernel_json
 
 if TYPE_CHECKING:
-    from sandkernel import Result
+    from sandkernel._sandkernel import Result
 
 __all__ = ["is_drawn", "reduced", "rich_text", "text_of"]
 

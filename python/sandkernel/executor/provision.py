@@ -29,9 +29,10 @@ from sandkernel.shipment import Shipment, discard
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sandkernel import Execution, Session
+    from sandkernel._sandkernel import Execution
     from sandkernel.executor.tools import Described
     from sandkernel.sandboxes import Sandbox
+    from sandkernel.session import Session
     from sandkernel.shipment import Progress
 
 __all__ = ["Provision"]

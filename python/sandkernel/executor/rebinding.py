@@ -9,7 +9,7 @@ from sandkernel.executor import kernel_json
 if TYPE_CHECKING:
     from collections.abc import Collection, Container
 
-    from sandkernel import Execution, Result
+    from sandkernel._sandkernel import Execution, Result
 
 __all__ = ["MIME", "notice", "notice_of_variables"]
 

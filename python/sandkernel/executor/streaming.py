@@ -14,7 +14,7 @@ from sandkernel.executor import answers, rebinding
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sandkernel import Result
+    from sandkernel._sandkernel import Result
     from sandkernel.plans import Deadline
 
 __all__ = ["Audience", "is_for_all"]

@@ -25,7 +25,7 @@ from sandkernel.executor.variables import encode_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from sandkernel import Execution
+    from sandkernel._sandkernel import Execution
 
 __all__ = [
     "NO_ARGUMENTS",

@@ -9,7 +9,7 @@ from sandkernel._sandkernel import printable
 from sandkernel.executor.logs import shorten
 
 if TYPE_CHECKING:
-    from sandkernel import ExecutionError
+    from sandkernel._sandkernel import ExecutionError
 
 __all__ = ["render"]
 

@@ -27,7 +27,7 @@ from sandkernel.shipment import Shipment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandkernel import Execution, ExecutionError
+    from sandkernel._sandkernel import Execution, ExecutionError
     from sandkernel.files.tree import Found, Part
     from sandkernel.plans import Plan
 

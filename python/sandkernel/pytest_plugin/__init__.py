@@ -25,7 +25,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sandkernel import GatewayExecutor
+    from sandkernel.executor import GatewayExecutor
     from sandkernel.pytest_plugin.model import ScriptedModel
     from sandkernel.sandboxes.local import LocalSandbox
     from sandkernel.testing import LocalModal
@@ -64,7 +64,7 @@ def sandkernel_executor(sandkernel_sandbox: LocalSandbox) -> Iterator[GatewayExe
 
     An execution may take 60 s.
     """
-    from sandkernel import GatewayExecutor  # noqa: PLC0415
+    from sandkernel.executor import GatewayExecutor  # noqa: PLC0415
 
     endpoint = sandkernel_sandbox.endpoint
     with GatewayExecutor(url=endpoint.url, token=endpoint.token, timeout=_TIMEOUT) as executor:
