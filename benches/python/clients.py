@@ -22,7 +22,7 @@ from gateways import request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from measure import (
 )
 from sandkernel import ModalExecutor, Session
 from sandkernel.executor import LocalExecutor
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ import urllib.request
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sandkernel.sandboxes.endpoint import Endpoint
+from sandkernel.providers.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import psutil
 from clients import websocket_client, zmq_client
 from measure import FLOOR, OURS, WEBSOCKET, Section, Table, main, processor_time, quantile
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,8 +11,7 @@ from unittest.mock import patch
 from measure import Section, interleaved, latency_table, main
 from sandkernel import Session
 from sandkernel.gateway.program import program
-from sandkernel.sandboxes import process
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox, process
 
 WITHOUT = "without a journal"
 

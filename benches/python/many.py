@@ -31,14 +31,14 @@ from measure import (
     resident_bytes,
 )
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from typing_extensions import Self
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
     Kernel = tuple[Endpoint, str]
 

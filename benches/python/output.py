@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from clients import websocket_client
 from measure import OURS, WEBSOCKET, Chart, Goal, Section, Table, interleaved, main, quantile
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from sandkernel import Execution

@@ -19,7 +19,7 @@ from smolagents import FinalAnswerTool, Tool
 from cloud import cloud
 from gateways import stock_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, ModalExecutor, Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -226,7 +226,7 @@ def _local() -> Iterator[Check]:
     began = time.perf_counter()
     stages: dict[str, float] = {}
     try:
-        from sandkernel.sandboxes.local import LocalSandbox  # noqa: PLC0415 it may not work
+        from sandkernel.providers.local import LocalSandbox  # noqa: PLC0415 it may not work
         from sandkernel.session import Session  # noqa: PLC0415
 
         with LocalSandbox(on_stage=stages.__setitem__) as sandbox:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

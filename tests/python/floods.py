@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import sandkernel
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sandkernel import Execution
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 MEBIBYTE = 1 << 20
 OMISSION = re.compile(r"\n\[… \d+ bytes left out …\]\n")

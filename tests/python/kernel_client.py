@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 
 @dataclass

@@ -17,8 +17,8 @@ from smolagents import tool
 
 from fault_proxy import FaultProxy
 from sandkernel.executor import KernelExecutor
-from sandkernel.sandboxes.endpoint import Endpoint
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.endpoint import Endpoint
+from sandkernel.providers.local import LocalSandbox
 from soak_faults import FAULTS, IN_MAIN_THREAD
 
 if TYPE_CHECKING:

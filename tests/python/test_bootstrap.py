@@ -15,7 +15,7 @@ from kernel_client import KernelClient, request, run
 from sandkernel import Session
 from sandkernel.exceptions import KernelDied
 from sandkernel.gateway.program import program
-from sandkernel.sandboxes.endpoint import Endpoint
+from sandkernel.providers.endpoint import Endpoint
 from waiting import wait_until
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from modal_proto.api_grpc import ModalClientBase
 from modal_proto.api_pb2 import ClientHelloResponse
 
 import sandkernel
-from sandkernel.sandboxes.installer import find_uv
+from sandkernel.providers.local.installer import find_uv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from smolagents.utils import AgentError, AgentExecutionError
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ClosedError, ConfigurationError, ExecutionTimeout
 from sandkernel.executor.logs import shorten
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import time_limits, write_line
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from executor_support import agent_of, running_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, ModalExecutor, SandboxPool
 from sandkernel.exceptions import ConfigurationError, KernelDied, PackageInstallError, SandboxGone
 from sandkernel.executor import KernelExecutor
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from executor_support import running_gateway
 from files_support import SEVERAL_BLOCKS
 from sandkernel import GatewayExecutor, ModalExecutor, Session
 from sandkernel.exceptions import ClosedError, SandboxGone
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import wait_for_file, wait_until
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandkernel import LocalExecutor, Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import time_limits, wait_until, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 STEPS = 8
 LINES = 6

@@ -24,7 +24,7 @@ from sandkernel.exceptions import (
     SandboxGone,
 )
 from sandkernel.executor import KernelExecutor
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import until
 from wheels import make_wheel, only_from
 

@@ -10,8 +10,8 @@ import pytest
 
 from fault_proxy import FaultProxy
 from sandkernel.executor import KernelExecutor
-from sandkernel.sandboxes.endpoint import Endpoint
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.endpoint import Endpoint
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandkernel import Files, Session
-    from sandkernel.sandboxes.local import LocalSandbox
+    from sandkernel.providers.local import LocalSandbox
 
 __all__ = ["sandbox", "session"]
 

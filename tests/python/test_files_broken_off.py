@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandkernel import Files
-    from sandkernel.sandboxes.local import LocalSandbox
+    from sandkernel.providers.local import LocalSandbox
     from sandkernel.testing import LocalModal
 
 __all__ = ["sandbox", "session"]

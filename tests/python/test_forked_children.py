@@ -12,7 +12,7 @@ PROGRAM = """
 import asyncio, contextlib, os, signal, sys, threading, time, warnings
 import sandkernel
 from sandkernel import ForkError, GatewayExecutor, LocalExecutor, ModalExecutor, SandboxPool, Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from sandkernel.testing import LocalModal
 
 # The interpreter says so at the exit of a child, where somebody turns these on: it has its parent's objects.

@@ -11,12 +11,12 @@ import pytest
 import websocket
 
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 V1 = "v1.kernel.websocket.jupyter.org"
 NAME = "5e55" * 8

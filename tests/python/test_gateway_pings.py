@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import websocket
 
 from kernel_client import request
-from sandkernel.sandboxes.endpoint import Endpoint
+from sandkernel.providers.endpoint import Endpoint
 from test_slow_way import SILENCE, TOKEN, ours
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import floods
 from sandkernel import LocalExecutor, Session
 from sandkernel._sandkernel import overwritten
 from sandkernel.exceptions import PayloadError, SandkernelError
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 MEBIBYTE = 1 << 20
 

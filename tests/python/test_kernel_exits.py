@@ -10,7 +10,7 @@ from smolagents.utils import AgentExecutionError
 from executor_support import running_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, Session
 from sandkernel.exceptions import KernelDied
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import wait_for_file
 
 if TYPE_CHECKING:

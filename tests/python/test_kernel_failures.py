@@ -20,7 +20,7 @@ from sandkernel import (
     LocalExecutor,
     Session,
 )
-from sandkernel.sandboxes.endpoint import Endpoint
+from sandkernel.providers.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

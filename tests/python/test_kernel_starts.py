@@ -11,7 +11,7 @@ import pytest
 from executor_support import running_gateway
 from sandkernel import Session
 from sandkernel.exceptions import KernelDied
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

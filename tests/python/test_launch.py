@@ -12,7 +12,7 @@ import pytest
 from kernel_client import KernelClient
 from sandkernel import Session
 from sandkernel.exceptions import ExecutionTimeout
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import time_limits, wait_for_file
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from sandkernel import Session
 from sandkernel.gateway.removal import remove_tree
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import wait_until
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ import pytest
 
 from kernel_client import KernelClient, run
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
-from sandkernel.sandboxes import installer
-from sandkernel.sandboxes.environment import Environment, Host
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox, installer
+from sandkernel.providers.local.environment import Environment, Host
 from wheels import make_wheel, only_from
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ import pytest
 from conftest import processes_with
 from kernel_client import KernelClient, request, run
 from sandkernel.exceptions import BootError, ClosedError, ConfigurationError
-from sandkernel.sandboxes import Sandbox
-from sandkernel.sandboxes.existing import ExistingGateway
-from sandkernel.sandboxes.local import LocalSandbox
-from sandkernel.sandboxes.process import MARKER
+from sandkernel.providers.base import Sandbox
+from sandkernel.providers.gateway import ExistingGateway
+from sandkernel.providers.local import LocalSandbox
+from sandkernel.providers.local.process import MARKER
 from waiting import wait_until
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ HOST = """
 import os, signal, sys, time
 sys.path.insert(0, {tests!r})
 from kernel_client import run
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 sandbox = LocalSandbox()
 print(sandbox.process_id, run(sandbox.endpoint, {grandchildren!r}).stdout.strip(), flush=True)
 """

@@ -31,9 +31,9 @@ from sandkernel.exceptions import (
     SandkernelError,
 )
 from sandkernel.executor import ModalExecutor
-from sandkernel.sandboxes.modal import entrypoint
-from sandkernel.sandboxes.modal.code import code_alone
-from sandkernel.sandboxes.modal.definition import EXPIRES_TAG, Definition
+from sandkernel.providers.modal import entrypoint
+from sandkernel.providers.modal.code import code_alone
+from sandkernel.providers.modal.definition import EXPIRES_TAG, Definition
 from waiting import until
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ import pytest
 from sandkernel import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor, SandboxPool
 from sandkernel.exceptions import ConfigurationError
 from sandkernel.packages import DISTRIBUTIONS, requirements
-from sandkernel.sandboxes import installer
-from sandkernel.sandboxes.local import LocalSandbox
-from sandkernel.sandboxes.modal.definition import Definition
+from sandkernel.providers.local import LocalSandbox, installer
+from sandkernel.providers.modal.definition import Definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

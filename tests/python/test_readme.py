@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sandkernel
 from executor_support import ScriptedModel
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from sandkernel.testing import LocalModal
 
 if TYPE_CHECKING:

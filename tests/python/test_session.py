@@ -15,14 +15,14 @@ import pytest
 
 import sandkernel
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import UNHURRIED, time_limits, wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 KNOWN_NOT_TO_EXIST = "00000000-0000-0000-0000-000000000000"
 BEGINS = write_line("began")

@@ -11,14 +11,14 @@ import pytest
 
 import sandkernel
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import UNHURRIED, wait_for_file, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 SLEEPS = f"import time\n{write_line('began')}\ntime.sleep(600)"
 

@@ -12,7 +12,7 @@ import pytest
 
 import sandkernel
 from sandkernel import InputRequest, Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import UNHURRIED, time_limits, until
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ import pytest
 
 import sandkernel
 from sandkernel import Session
-from sandkernel.sandboxes.local import LocalSandbox
+from sandkernel.providers.local import LocalSandbox
 from waiting import write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 PROLOGUE = """
 import json, os, sys

@@ -43,7 +43,7 @@ from sandkernel.executor.streaming import Audience, is_for_all
 from sandkernel.files import Files
 from sandkernel.languages import require_python, runs_python
 from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
-from sandkernel.sandboxes.shared import SharedSandbox
+from sandkernel.providers.shared import SharedSandbox
 from sandkernel.serialization import PayloadLimits
 from sandkernel.session import Session
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import Execution, Result
     from sandkernel.executor.placement import Places
-    from sandkernel.sandboxes import Sandbox
+    from sandkernel.providers.base import Sandbox
     from sandkernel.shipment import Progress
 
 __all__ = ["KernelExecutor"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 from sandkernel.executor.base import KernelExecutor
-from sandkernel.sandboxes.endpoint import Endpoint
-from sandkernel.sandboxes.existing import ExistingGateway
+from sandkernel.providers.endpoint import Endpoint
+from sandkernel.providers.gateway import ExistingGateway
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

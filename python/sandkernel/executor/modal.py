@@ -13,7 +13,7 @@ from sandkernel.concurrency.cancellation import in_thread
 from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.executor import logs
 from sandkernel.executor.base import KernelExecutor
-from sandkernel.sandboxes.modal import ModalSandbox
+from sandkernel.providers.modal import ModalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel.executor.placement import Places
-    from sandkernel.sandboxes.modal.report import BootReport
+    from sandkernel.providers.modal.report import BootReport
     from sandkernel.serialization import PayloadLimits
     from sandkernel.session import Session
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import Execution
     from sandkernel.executor.tools import Described
-    from sandkernel.sandboxes import Sandbox
+    from sandkernel.providers.base import Sandbox
     from sandkernel.session import Session
     from sandkernel.shipment import Progress
 

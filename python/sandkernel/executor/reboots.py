@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandkernel._sandkernel import Execution
-    from sandkernel.sandboxes import Sandbox
+    from sandkernel.providers.base import Sandbox
 
 __all__ = ["Reboots"]
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sandkernel.executor import GatewayExecutor
+    from sandkernel.providers.local import LocalSandbox
     from sandkernel.pytest_plugin.model import ScriptedModel
-    from sandkernel.sandboxes.local import LocalSandbox
     from sandkernel.testing import LocalModal
 
 __all__ = [
@@ -52,7 +52,7 @@ def sandkernel_packages() -> Sequence[str]:
 def sandkernel_sandbox(sandkernel_packages: Sequence[str]) -> Iterator[LocalSandbox]:
     """A local sandbox for the whole session. It is no isolation boundary."""
     from sandkernel import packages  # noqa: PLC0415 the plugin is loaded into suites that never use it
-    from sandkernel.sandboxes.local import LocalSandbox  # noqa: PLC0415
+    from sandkernel.providers.local import LocalSandbox  # noqa: PLC0415
 
     with LocalSandbox(packages.requirements(sandkernel_packages)) as sandbox:
         yield sandbox

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from sandkernel.concurrency import bridge
 from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.exceptions import ConfigurationError, SandboxExpired, SandboxGone
-from sandkernel.sandboxes.endpoint import Endpoint
-from sandkernel.sandboxes.modal import boot, sdk
-from sandkernel.sandboxes.modal.definition import (
+from sandkernel.providers.endpoint import Endpoint
+from sandkernel.providers.modal import boot, sdk
+from sandkernel.providers.modal.definition import (
     EXPIRES_TAG,
     KERNEL_TAG,
     PORT_TAG,
     TOKEN_VARIABLE,
     Definition,
 )
-from sandkernel.sandboxes.modal.lifeline import Lifeline
-from sandkernel.sandboxes.modal.report import BootReport
+from sandkernel.providers.modal.lifeline import Lifeline
+from sandkernel.providers.modal.report import BootReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

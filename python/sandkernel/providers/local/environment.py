@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandkernel.exceptions import BootError
-from sandkernel.sandboxes import describe
-from sandkernel.sandboxes.process import MARKER
+from sandkernel.providers.local import interpreter
+from sandkernel.providers.local.process import MARKER
 
 __all__ = ["Environment", "Host"]
 
@@ -45,9 +45,9 @@ class Host:
             BootError: There is no such interpreter, or it does not run.
         """
         if python is None:
-            fields = describe.describe()
+            fields = interpreter.describe()
         else:
-            command = [os.fspath(python), describe.__file__]
+            command = [os.fspath(python), interpreter.__file__]
             try:
                 done = subprocess.run(
                     command, capture_output=True, check=True, timeout=QUERY_TIMEOUT, stdin=subprocess.DEVNULL

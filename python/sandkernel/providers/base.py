@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.endpoint import Endpoint
 
 __all__ = ["Sandbox"]
 

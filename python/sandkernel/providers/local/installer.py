@@ -25,12 +25,12 @@ from sandkernel import arguments
 from sandkernel._sandkernel import printable
 from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
-from sandkernel.sandboxes import listing
+from sandkernel.providers.local import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sandkernel.sandboxes.environment import Environment, Host
+    from sandkernel.providers.local.environment import Environment, Host
 
 __all__ = ["cached_packages", "find_uv", "install", "unsatisfied"]
 

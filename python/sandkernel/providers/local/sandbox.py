@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from sandkernel import arguments
 from sandkernel.exceptions import BootError, SandboxGone
-from sandkernel.sandboxes import installer
-from sandkernel.sandboxes.endpoint import Endpoint
-from sandkernel.sandboxes.environment import Environment, Host
-from sandkernel.sandboxes.process import GatewayProcess
+from sandkernel.providers.endpoint import Endpoint
+from sandkernel.providers.local import installer
+from sandkernel.providers.local.environment import Environment, Host
+from sandkernel.providers.local.process import GatewayProcess
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel.concurrency import bridge, exit_handlers
 from sandkernel.exceptions import ClosedError, ForkError, SandkernelError
-from sandkernel.sandboxes.modal import sdk
+from sandkernel.providers.modal import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sandkernel import arguments
 from sandkernel._sandkernel import __version__
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.sandboxes.modal import entrypoint, sdk
+from sandkernel.providers.modal import entrypoint, sdk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

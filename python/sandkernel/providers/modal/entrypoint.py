@@ -8,7 +8,7 @@ import json
 import zlib
 
 from sandkernel.gateway.program import program
-from sandkernel.sandboxes.modal.code import code_alone
+from sandkernel.providers.modal.code import code_alone
 
 __all__ = ["command"]
 

@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandkernel.sandboxes import Sandbox
-    from sandkernel.sandboxes.endpoint import Endpoint
+    from sandkernel.providers.base import Sandbox
+    from sandkernel.providers.endpoint import Endpoint
 
 __all__ = ["SharedSandbox"]
 

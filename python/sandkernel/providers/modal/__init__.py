@@ -3,6 +3,6 @@
 `sdk` is the only module that imports `modal`, and not before a sandbox is asked for.
 """
 
-from sandkernel.sandboxes.modal.sandbox import ModalSandbox
+from sandkernel.providers.modal.sandbox import ModalSandbox
 
 __all__ = ["ModalSandbox"]

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel.concurrency.cancellation import regardless
 from sandkernel.exceptions import BootError, GatewayError, KernelNotFoundError, SandkernelError
-from sandkernel.sandboxes.modal import output, sdk
-from sandkernel.sandboxes.modal.definition import KERNEL_TAG
-from sandkernel.sandboxes.modal.lifeline import Lifeline
+from sandkernel.providers.modal import output, sdk
+from sandkernel.providers.modal.definition import KERNEL_TAG
+from sandkernel.providers.modal.lifeline import Lifeline
 from sandkernel.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandkernel.sandboxes.endpoint import Endpoint
-    from sandkernel.sandboxes.modal.definition import Definition
-    from sandkernel.sandboxes.modal.report import BootReport
+    from sandkernel.providers.endpoint import Endpoint
+    from sandkernel.providers.modal.definition import Definition
+    from sandkernel.providers.modal.report import BootReport
 
 __all__ = ["ask_end", "boot", "connect", "tunnel_url"]
 

@@ -1,0 +1,5 @@
+"""Sandboxes on this machine."""
+
+from sandkernel.providers.local.sandbox import LocalSandbox
+
+__all__ = ["LocalSandbox"]
