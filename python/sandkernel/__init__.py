@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         SandkernelError,
         StateLost,
         UnresolvableError,
+        UnsupportedError,
+        UnsupportedKernelError,
     )
     from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor, RunOutcome
     from sandkernel.files import FileEntry, Files
@@ -107,6 +109,7 @@ __all__ = [
     "Skipped",
     "StateLost",
     "UnresolvableError",
+    "UnsupportedError",
     "UnsupportedKernelError",
     "__version__",
 ]

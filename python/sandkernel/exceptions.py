@@ -18,7 +18,8 @@ that its framework expects. What breaks underneath raises one of these::
     │   ├── ExecutionTimeout (TimeoutError)
     │   └── SandboxGone                   the sandbox ended, and all its state is lost
     │       └── SandboxExpired            its lifetime was over
-    ├── UnsupportedKernelError            the kernel can't do that: it runs no Python, or is no ipykernel
+    ├── UnsupportedError                  the sandbox can't do that
+    │   └── UnsupportedKernelError        its kernel can't: it runs no Python, or is no ipykernel
     ├── StateLost                         the code was meant for a state that is gone; it was not run
     ├── KernelUnresponsive                the kernel does not run code any more; the code was not run
     ├── ProtocolError                     the peer does not speak the protocol
@@ -75,6 +76,7 @@ __all__ = [
     "SandkernelError",
     "StateLost",
     "UnresolvableError",
+    "UnsupportedError",
     "UnsupportedKernelError",
 ]
 
@@ -187,7 +189,11 @@ class KernelUnresponsive(SandkernelError):  # noqa: N818 named as its neighbours
     """
 
 
-class UnsupportedKernelError(SandkernelError):
+class UnsupportedError(SandkernelError):
+    """The sandbox, or its kernel, can't do what was asked."""
+
+
+class UnsupportedKernelError(UnsupportedError):
     """The kernel can't do what was asked: it runs another language than Python, or is no ipykernel.
 
     Attributes:

@@ -100,8 +100,8 @@ class Proxied:
     def watch(self, on_end: Callable[[], object]) -> None:
         self.sandbox.watch(on_end)
 
-    def verdict(self, execution: Execution | None) -> SandboxGone | None:
-        return self.sandbox.verdict(execution)
+    def exit_error(self, execution: Execution | None) -> SandboxGone | None:
+        return self.sandbox.exit_error(execution)
 
     def terminate(self) -> None:
         self.terminated = True

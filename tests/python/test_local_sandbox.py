@@ -20,7 +20,7 @@ import pytest
 from conftest import processes_with
 from kernel_client import KernelClient, request, run
 from sandkernel.exceptions import BootError, ClosedError, ConfigurationError
-from sandkernel.providers.base import Sandbox
+from sandkernel.providers.base import Provider
 from sandkernel.providers.gateway import ExistingGateway
 from sandkernel.providers.local import LocalSandbox
 from sandkernel.providers.local.process import MARKER
@@ -63,7 +63,7 @@ def kernel_processes(sandbox: LocalSandbox) -> list[int]:
 def test_runs_code_in_the_kernel_whose_id_is_known() -> None:
     stages: dict[str, float] = {}
     with LocalSandbox(on_stage=stages.__setitem__) as sandbox:
-        assert isinstance(sandbox, Sandbox)
+        assert isinstance(sandbox, Provider)
         assert list(stages) == ["environment", "gateway"]
         status, kernels = request(sandbox.endpoint, "GET", "/api/kernels")
         assert status == 200
@@ -414,7 +414,7 @@ def test_use_after_terminate_is_an_error_of_its_own() -> None:
 def test_an_existing_gateway_is_left_alone() -> None:
     with LocalSandbox() as sandbox:
         existing = ExistingGateway(sandbox.endpoint)
-        assert isinstance(existing, Sandbox)
+        assert isinstance(existing, Provider)
         existing.terminate()
         assert run(existing.endpoint, "1 + 1").result == "2"
         assert sandbox.endpoint.token not in repr(existing)

@@ -43,9 +43,9 @@ from sandkernel.executor.streaming import Audience, is_for_all
 from sandkernel.files import Files
 from sandkernel.languages import require_python, runs_python
 from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
+from sandkernel.providers.base import Provider, as_provider
 from sandkernel.providers.shared import SharedSandbox
 from sandkernel.serialization import PayloadLimits
-from sandkernel.session import Session
 
 if TYPE_CHECKING:
     import os
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import Execution, Result
     from sandkernel.executor.placement import Places
-    from sandkernel.providers.base import Sandbox
+    from sandkernel.session import Session
     from sandkernel.shipment import Progress
 
 __all__ = ["KernelExecutor"]
@@ -145,7 +145,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def __init__(
         self,
-        sandbox: Sandbox | Callable[[], Sandbox],
+        sandbox: Provider | Callable[[], Provider],
         additional_imports: Sequence[str] = (),
         logger: Any = None,  # noqa: ANN401 smolagents takes several
         allow_pickle: bool = False,  # noqa: FBT001, FBT002 smolagents' signature
@@ -442,8 +442,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def _start_kernel(self) -> Plan[KernelExecutor]:
         def construct() -> KernelExecutor:
+            sandbox = self._sandbox
+            if sandbox is None:
+                raise self._closed_error()
             kernel = KernelExecutor(
-                SharedSandbox(self._sandbox),
+                SharedSandbox(sandbox),
                 (),
                 self.logger,
                 self.allow_pickle,
@@ -620,17 +623,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     # How it is done.
 
-    def _connect(self, sandbox: Any, options: Mapping[str, Any]) -> Session:  # noqa: ANN401 as the kind of executor has it
-        endpoint = sandbox.endpoint
-        options = self._with_kernel_name(options)
-        options = {
-            "kernel_id": endpoint.kernel_id,
-            "owns_kernel": endpoint.kernel_id is not None and getattr(sandbox, "owns_kernel", True),
-            "ca_certificates": endpoint.ca_certificates,
-            **options,
-        }
-        # In a thread of its own, where it can be cancelled.
-        return bridge.run(lambda: Session.aconnect(endpoint.url, endpoint.token or None, **options))
+    def _connect(self, sandbox: Provider, options: Mapping[str, Any]) -> Session:
+        return sandbox.connect(self._with_kernel_name(options))
 
     def _with_kernel_name(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Have a kernel that comes beside this one, or in its place, be of the same kind."""
@@ -641,7 +635,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """Do what is to be done once, when the first session is open."""
 
     @property
-    def _sandbox(self) -> Any:  # noqa: ANN401 as the kind of executor has it
+    def _sandbox(self) -> Provider | None:
         return self._reboots.sandbox
 
     @property
@@ -650,7 +644,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def _require_open(self) -> None:
         if self._reboots.closed:
-            raise ClosedError(f"This {type(self).__name__} is closed: create a new one")
+            raise self._closed_error()
         if not self._reboots.owned:
             raise ForkError(
                 f"This {type(self).__name__} belongs to the process that this one was forked off: create a "
@@ -665,8 +659,11 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     def _open(self) -> Session:
         session = self._session
         if session is None:
-            raise ClosedError(f"This {type(self).__name__} is closed: create a new one")
+            raise self._closed_error()
         return session
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"This {type(self).__name__} is closed: create a new one")
 
     async def _renew(self) -> None:
         if self._reboots.is_due:
@@ -779,9 +776,10 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         }
 
 
-def _factory(sandbox: Sandbox | Callable[[], Sandbox], *, auto_reboot: bool) -> Callable[[], Sandbox]:
+def _factory(sandbox: object, *, auto_reboot: bool) -> Callable[[], Provider]:
     if callable(sandbox):
-        return sandbox
+        return lambda: as_provider(sandbox())
     if auto_reboot:
         raise ConfigurationError("auto_reboot=True takes a function that boots a sandbox, not a sandbox")
-    return lambda: sandbox
+    provider = as_provider(sandbox)
+    return lambda: provider

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from smolagents.monitoring import LogLevel
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sandkernel.executor.placement import Places
     from sandkernel.providers.modal.report import BootReport
     from sandkernel.serialization import PayloadLimits
-    from sandkernel.session import Session
 
 __all__ = ["ModalExecutor"]
 
@@ -413,12 +412,7 @@ class ModalExecutor(KernelExecutor):
 
     @property
     def _modal(self) -> ModalSandbox:
-        sandbox: ModalSandbox = self._sandbox
-        return sandbox
-
-    def _connect(self, sandbox: Any, options: Mapping[str, Any]) -> Session:  # noqa: ANN401 a ModalSandbox
-        session: Session = sandbox.connect(options)
-        return session
+        return cast("ModalSandbox", self._sandbox)
 
     def _connected(self) -> None:
         # The kernel answers: whoever is handed this executor later does not wait for that.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import Execution
     from sandkernel.executor.tools import Described
-    from sandkernel.providers.base import Sandbox
+    from sandkernel.providers.base import Provider
     from sandkernel.session import Session
     from sandkernel.shipment import Progress
 
@@ -81,7 +81,7 @@ class Provision:
         allow_pickle: bool,
     ) -> None:
         self.environment = dict(environment)
-        self._sandbox: Sandbox | None = None
+        self._sandbox: Provider | None = None
         self.session: Session | None = None
         self._logger = logger
         self._allow_pickle = allow_pickle
@@ -105,11 +105,11 @@ class Provision:
         self._added: list[str] = []
         self.notice = ""
 
-    def move(self, sandbox: Sandbox, session: Session) -> None:
+    def move(self, sandbox: Provider, session: Session) -> None:
         """Go on with another kernel: the first one, or one in another sandbox.
 
         Args:
-            sandbox: Where it is. Where it has an `install`, that installs packages, otherwise the kernel.
+            sandbox: Where it is. It installs packages where it can, otherwise the kernel does.
             session: The session to it.
 
         Raises:
@@ -118,7 +118,7 @@ class Provision:
         if self.environment:
             require_python(session, "Setting environment variables")
         self._sandbox, self.session = sandbox, session
-        self._untouched = getattr(sandbox, "is_new", False)
+        self._untouched = sandbox.is_new
 
     def note(self, execution: Execution) -> None:
         """Note what an execution says of the tools, for the model to be told."""
@@ -365,11 +365,11 @@ class Provision:
 
     def _install(self, requirements: list[str]) -> Plan[None]:
         """Have the sandbox install requirements, or otherwise the kernel, into its own environment."""
-        install = getattr(self._sandbox, "install", None)
-        if install is None:
+        sandbox = self._sandbox
+        if sandbox is None or not sandbox.can_install:
             yield from self.install_inside(requirements)
         else:
-            yield Work(lambda: install(requirements))
+            yield Work(lambda: sandbox.install(requirements))
             yield from self.run("__import__('importlib').invalidate_caches()")
 
     def install_inside(self, requirements: list[str]) -> Plan[None]:

@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandkernel._sandkernel import Execution
-    from sandkernel.providers.base import Sandbox
+    from sandkernel.providers.base import Provider
 
 __all__ = ["Reboots"]
 
@@ -58,9 +58,9 @@ class Reboots:
 
     def __init__(
         self,
-        connect: Callable[[Any], Session],
-        boot: Callable[[], Sandbox],
-        on_session: Callable[[Sandbox, Session], object],
+        connect: Callable[[Provider], Session],
+        boot: Callable[[], Provider],
+        on_session: Callable[[Provider, Session], object],
         *,
         again: bool,
     ) -> None:
@@ -73,7 +73,7 @@ class Reboots:
         self._life = threading.Lock()
         self._booting: Cancellation | None = None
         self._gone: SandboxGone | None = None
-        self.sandbox: Sandbox | None = None
+        self.sandbox: Provider | None = None
         self.session: Session | None = None
         self.closed = False
 
@@ -163,10 +163,8 @@ class Reboots:
                 self._require_open()
                 self.sandbox, self.session, self._gone = sandbox, session, None
                 self._on_session(sandbox, session)
-            watch = getattr(sandbox, "watch", None)
-            if watch is not None:
-                # What is under way need not wait until the connection is found not to come back.
-                watch(_disconnecting(session))
+            # An execution under way need not wait until the connection is found not to come back.
+            sandbox.watch(_disconnecting(session))
         except BaseException:
             self._end(sandbox, session)
             raise
@@ -176,7 +174,7 @@ class Reboots:
             raise ClosedError("The executor was closed while its sandbox was booted: create a new one")
 
     @staticmethod
-    def _end(sandbox: Sandbox, session: Session | None) -> None:
+    def _end(sandbox: Provider, session: Session | None) -> None:
         try:
             if session is not None:
                 session.close()
@@ -186,20 +184,15 @@ class Reboots:
     def _shares_a_kernel(self) -> bool:
         """Whether the kernel is somebody else's: where its gateway has it no more, there is none to go on."""
         sandbox = self.sandbox
-        return (
-            sandbox is not None
-            and not getattr(sandbox, "owns_kernel", True)
-            and bool(sandbox.endpoint.kernel_id)
-        )
+        return sandbox is not None and not sandbox.owns_kernel and bool(sandbox.endpoint.kernel_id)
 
     def _ask(self, execution: Execution | None) -> SandboxGone | None:
         """Find out whether the sandbox is gone: it knows that itself, or its gateway is asked."""
         sandbox, session = self.sandbox, self.session
         if self.closed or sandbox is None or session is None:
             return None
-        ask = getattr(sandbox, "verdict", None)
-        if ask is not None:
-            gone: SandboxGone | None = ask(execution)
+        if sandbox.knows_its_end:
+            gone = sandbox.exit_error(execution)
         else:
             gone = self._probe(sandbox, session, execution) if self._again else None
         if gone is not None:
@@ -208,7 +201,7 @@ class Reboots:
             sandbox.terminate()
         return gone
 
-    def _probe(self, sandbox: Sandbox, session: Session, execution: Execution | None) -> SandboxGone | None:
+    def _probe(self, sandbox: Provider, session: Session, execution: Execution | None) -> SandboxGone | None:
         endpoint = sandbox.endpoint
         try:
             Session.connect(

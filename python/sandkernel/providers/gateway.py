@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+
+from sandkernel.providers.base import Provider
 
 if TYPE_CHECKING:
     from sandkernel.providers.endpoint import Endpoint
 
+__all__ = ["ExistingGateway"]
 
-@dataclass(frozen=True)
-class ExistingGateway:
+
+class ExistingGateway(Provider):
     """A gateway or Jupyter server that runs independently of us.
 
-    Attributes:
+    Args:
         endpoint: How to reach it.
-        owns_kernel: Whether the kernel of the endpoint is the executor's alone.
     """
 
-    owns_kernel: ClassVar[bool] = False
+    owns_kernel = False
 
-    endpoint: Endpoint
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """How to reach it."""
+        return self._endpoint
 
     def terminate(self) -> None:
         """Do nothing: what we did not start is not ours to end."""
+
+    def __repr__(self) -> str:
+        return f"<ExistingGateway {self._endpoint!r}>"

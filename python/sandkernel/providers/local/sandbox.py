@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sandkernel import arguments
 from sandkernel.exceptions import BootError, SandboxGone
+from sandkernel.providers.base import Provider
 from sandkernel.providers.endpoint import Endpoint
 from sandkernel.providers.local import installer
 from sandkernel.providers.local.environment import Environment, Host
@@ -20,16 +21,13 @@ from sandkernel.providers.local.process import GatewayProcess
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from sandkernel._sandkernel import Execution
 
 __all__ = ["LocalSandbox"]
 
 
-class LocalSandbox:
+class LocalSandbox(Provider):
     """A kernel gateway in a subprocess of this machine, with one kernel already on its way.
 
     **This is no isolation boundary.** The code runs as the user that runs this, and can read, write and
@@ -62,6 +60,8 @@ class LocalSandbox:
 
     # What it says of itself is believed until code of an agent has run in it.
     is_new = True
+    can_install = True
+    knows_its_end = True
 
     def __init__(
         self,
@@ -156,7 +156,15 @@ class LocalSandbox:
         """Have a function called, in a thread, when the gateway's process has ended."""
         self._process.watch(on_end)
 
-    def verdict(self, execution: Execution | None = None) -> SandboxGone | None:
+    def port_url(self, port: int) -> str:
+        """Return the address of a server in the sandbox, which is one on this machine.
+
+        Args:
+            port: Where it listens.
+        """
+        return f"http://127.0.0.1:{port}"
+
+    def exit_error(self, execution: Execution | None = None) -> SandboxGone | None:
         """Find out whether the gateway's process has ended by itself, after its connection broke.
 
         Args:
@@ -183,14 +191,6 @@ class LocalSandbox:
         self._process.terminate()
         if self._process.terminated:
             self._finalizer.detach()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.terminate()
 
     def __repr__(self) -> str:
         state = "terminated" if self._process.terminated else f"process {self.process_id}"

@@ -7,7 +7,13 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.concurrency.cancellation import regardless
-from sandkernel.exceptions import BootError, GatewayError, KernelNotFoundError, SandkernelError
+from sandkernel.exceptions import (
+    BootError,
+    ConfigurationError,
+    GatewayError,
+    KernelNotFoundError,
+    SandkernelError,
+)
 from sandkernel.providers.modal import output, sdk
 from sandkernel.providers.modal.definition import KERNEL_TAG
 from sandkernel.providers.modal.lifeline import Lifeline
@@ -135,11 +141,38 @@ async def tunnel_url(sandbox: Any, port: int, seconds: float) -> str:  # noqa: A
     Raises:
         BootError: It has none in time.
     """
-    # The SDK's own limit is in whole seconds; ours comes first.
-    tunnels = await sdk.call(sandbox.tunnels.aio(int(seconds) + 5), seconds, "opening the tunnel")
+    tunnels = await _tunnels(sandbox, seconds)
     if port not in tunnels:
         raise BootError(f"The sandbox {sandbox.object_id} has no tunnel to port {port}")
     return str(tunnels[port].url)
+
+
+async def port_url(sandbox: Any, port: int, seconds: float) -> str:  # noqa: ANN401 a modal.Sandbox
+    """Return the address of a tunnel: `https://`, or `http://` with the port of an unencrypted one.
+
+    Raises:
+        ConfigurationError: There is no tunnel to that port.
+        BootError: Modal does not say in time.
+    """
+    tunnels = await _tunnels(sandbox, seconds)
+    if port not in tunnels:
+        named = ", ".join(map(str, sorted(tunnels)))
+        raise ConfigurationError(
+            f"The sandbox {sandbox.object_id} has no tunnel to port {port}, only to {named}. Modal opens "
+            f"tunnels when it makes a sandbox: create_kwargs={{'encrypted_ports': [{port}]}}"
+        )
+    tunnel = tunnels[port]
+    if getattr(tunnel, "unencrypted_host", ""):
+        return f"http://{tunnel.unencrypted_host}:{tunnel.unencrypted_port}"
+    return str(tunnel.url)
+
+
+async def _tunnels(sandbox: Any, seconds: float) -> dict[int, Any]:  # noqa: ANN401 a modal.Sandbox
+    # The SDK's own limit is in whole seconds; ours comes first.
+    tunnels: dict[int, Any] = await sdk.call(
+        sandbox.tunnels.aio(int(seconds) + 5), seconds, "opening the tunnel"
+    )
+    return tunnels
 
 
 async def ask_end(sandbox: Any) -> str | None:  # noqa: ANN401 a modal.Sandbox

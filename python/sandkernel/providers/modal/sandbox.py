@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sandkernel.concurrency import bridge
 from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.exceptions import ConfigurationError, SandboxExpired, SandboxGone
+from sandkernel.providers.base import Provider
 from sandkernel.providers.endpoint import Endpoint
 from sandkernel.providers.modal import boot, sdk
 from sandkernel.providers.modal.definition import (
@@ -25,16 +26,16 @@ from sandkernel.providers.modal.report import BootReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
+    from sandkernel._sandkernel import Execution
     from sandkernel.session import Session
 
 __all__ = ["ModalSandbox"]
 
 
-class ModalSandbox:
+class ModalSandbox(Provider):
     """A kernel gateway in a sandbox on Modal, with one kernel already on its way.
 
     The gateway may not be ready yet: `connect` waits for it. The sandbox is terminated by `terminate`, at the
@@ -61,7 +62,7 @@ class ModalSandbox:
         ModuleNotFoundError: The `modal` package is not installed.
     """
 
-    is_new = False
+    knows_its_end = True
     _lifetime: float | None = None
 
     def __init__(
@@ -218,7 +219,25 @@ class ModalSandbox:
 
         self._lifeline.watch(wait)
 
-    def verdict(self, execution: Any = None) -> SandboxGone | None:  # noqa: ANN401 an Execution
+    def port_url(self, port: int) -> str:
+        """Return the address of the tunnel to a port of the sandbox.
+
+        Args:
+            port: Where a server listens in the sandbox. Modal opens tunnels when it makes a sandbox: the port
+                is one of `encrypted_ports`, `h2_ports` or `unencrypted_ports`.
+
+        Raises:
+            ConfigurationError: There is no tunnel to it.
+            BootError: Modal does not say.
+            ForkError: The sandbox belongs to the process that this one was forked off.
+            ClosedError: It was terminated.
+        """
+        self._lifeline.require()
+        return bridge.run(
+            lambda: boot.port_url(self.sandbox, port, min(self._boot_timeout, boot.CALL_SECONDS))
+        )
+
+    def exit_error(self, execution: Execution | None = None) -> SandboxGone | None:
         """Ask Modal whether the sandbox has ended, after its connection broke: for some seconds.
 
         Args:
@@ -271,14 +290,6 @@ class ModalSandbox:
         self._lifeline.terminate()
         if self._lifeline.ended:
             self._finalizer.detach()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.terminate()
 
     def __repr__(self) -> str:
         ended, detached = self._lifeline.ended, self._lifeline.detached
