@@ -19,10 +19,13 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
+# Installs what uv.lock says, by names, versions and hashes: from whatever index or mirror uv is set up for here.
+LOCKED_INSTALL = $(BIN)/uv export --quiet --frozen --no-emit-project $(1) \
+	  | $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python --requirements -
+
 # The dependencies come first and alone: they change less often than the Rust sources.
-$(VENV)/.dependencies: pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-emit-package sandkernel pyproject.toml \
-	  | $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirements -
+$(VENV)/.dependencies: uv.lock | $(BIN)/uv
+	$(call LOCKED_INSTALL,--all-extras)
 	touch $@
 
 $(VENV)/.extension: $(RUST_SOURCES) $(VENV)/.dependencies
@@ -31,6 +34,14 @@ $(VENV)/.extension: $(RUST_SOURCES) $(VENV)/.dependencies
 
 .PHONY: build
 build: $(VENV)/.extension ## Build the package and install it into .venv
+
+# Against the public index, whatever is set up here: the lock names no other.
+LOCK := $(BIN)/uv lock --default-index https://pypi.org/simple
+UPGRADE ?=
+
+.PHONY: lock
+lock: | $(BIN)/uv ## Bring uv.lock in line with pyproject.toml; UPGRADE=1 takes the newest releases
+	$(LOCK) $(if $(UPGRADE),--upgrade)
 
 .PHONY: demo
 demo: build ## Run a CodeAgent on the local executor
@@ -54,6 +65,7 @@ lint-rust: build
 
 .PHONY: lint-python
 lint-python: build
+	$(LOCK) --quiet --check --offline || { echo "uv.lock does not fit pyproject.toml: run make lock" >&2; exit 1; }
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -70,8 +82,8 @@ test-python: build ## Test the Python package against real gateways
 .PHONY: test
 test: lint test-rust test-python ## Lint, Rust tests, Python tests
 
-$(VENV)/.bench: pyproject.toml $(VENV)/.dependencies
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group bench
+$(VENV)/.bench: $(VENV)/.dependencies
+	$(call LOCKED_INSTALL,--only-group bench)
 	touch $@
 
 .PHONY: bench
@@ -88,8 +100,8 @@ bench-rust: ## Measure the codec and the fold
 
 FUZZ_SECONDS ?= 60
 
-$(VENV)/.fuzz: pyproject.toml $(VENV)/.dependencies
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
+$(VENV)/.fuzz: $(VENV)/.dependencies
+	$(call LOCKED_INSTALL,--only-group fuzz)
 	touch $@
 
 .PHONY: fuzz
