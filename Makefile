@@ -71,6 +71,10 @@ lint-python: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml sandkernel._sandkernel
 
+.PHONY: public-api
+public-api: build ## Write down what the public sees of the package, which the tests compare with
+	$(BIN)/python tests/python/public_api.py --write
+
 .PHONY: test-rust
 test-rust: $(VENV)/.dependencies ## Test the Rust core, without Python in it, against real gateways
 	SANDKERNEL_TEST_PYTHON=$(abspath $(BIN)/python) cargo test --quiet --no-default-features

@@ -8,12 +8,8 @@ import sys
 from sandkernel import doctor
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command, and return its exit status.
-
-    Args:
-        arguments: The command line without the program's name. Default: that of this process.
-    """
+def argument_parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m sandkernel", description="Runs the code of agents in real Jupyter kernels."
     )
@@ -29,6 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "--online", action="store_true", help="also ask Modal whether it takes the credentials"
     )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, and return its exit status.
+
+    Args:
+        arguments: The command line without the program's name. Default: that of this process.
+    """
+    parser = argument_parser()
     parsed = parser.parse_args(arguments)
     if parsed.version:
         version = doctor.own_version()
