@@ -39,6 +39,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("suite")
+# It would be in the directory that it is used from.
+hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parents[2] / ".hypothesis")
 
 
 def pytest_configure() -> None:
@@ -105,16 +107,21 @@ def threads_beside(known: set[threading.Thread]) -> set[threading.Thread]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def directory_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have what outlives a test make its directories where no other process makes any."""
+def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run in a directory that no other process has; what outlives a test makes its directories beside it.
+
+    A file of a relative path is written there, by this process or by a gateway that inherits its directory.
+    """
     # Chosen now, not inside the directory of the first test that asks for one.
     tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         # Short: paths of unix sockets are.
-        directory = tempfile.mkdtemp(prefix="s-", dir="/tmp")
-        patch.setenv("TMPDIR", directory)
+        directory = Path(tempfile.mkdtemp(prefix="s-", dir="/tmp"))
+        patch.setenv("TMPDIR", str(directory))
         patch.setattr(tempfile, "tempdir", None)
-        yield
+        (directory / "work").mkdir()
+        patch.chdir(directory / "work")
+        yield directory / "work"
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -129,8 +136,8 @@ def final_answers_as_smolagents_made_them() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Fail a test that leaves a process, a thread or a temporary directory."""
+def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, working_directory: Path) -> Iterator[Path]:
+    """Fail a test that leaves a process, a thread, a temporary directory or a file of a relative path."""
     identity = uuid.uuid4().hex
     # Short: paths of unix sockets are.
     directory = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
@@ -147,5 +154,10 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         wait_until(lambda: threads_beside(threads) == set(), 20)
         assert threads_beside(threads) == set()
         assert [*directory.glob("sandkernel-*"), *directory.glob("jupyter-*")] == []
+        left = sorted(path.name for path in working_directory.iterdir())
+        assert left == [], "the test, or a gateway that it started, wrote to a relative path"
     finally:
+        # Not the directory itself: gateways of the file's other tests run in it.
+        for left_behind in working_directory.iterdir():
+            shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
         shutil.rmtree(directory, ignore_errors=True)

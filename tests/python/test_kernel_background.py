@@ -12,6 +12,7 @@ from sandkernel import GatewayExecutor, LocalExecutor, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PREPARATION = """
 import logging, os, sys, threading, time
@@ -87,11 +88,11 @@ def test_a_step_that_prints_nothing_or_fails_shows_it_too(executor: Any) -> None
     assert executor("await __import__('asyncio').sleep(0)\nprint('awaited')").logs == "once more\nawaited\n"
 
 
-def test_requests_of_ours_neither_show_nor_lose_it(executor: Any) -> None:
+def test_requests_of_ours_neither_show_nor_lose_it(executor: Any, tmp_path: Path) -> None:
     between(executor, "print('kept')")
     executor.send_variables({"sent": 1})
     assert executor.is_alive()
-    executor.files.write("note.txt", b"a note")
+    executor.files.write(str(tmp_path / "note.txt"), b"a note")
     # Its own output is its own, also while a thread prints.
     assert executor("start(print, 'kept, too')").logs == "kept\n"
     said = executor._open().run("print('silent'); go.set(); thread.join()", timeout=60, silent=True)
