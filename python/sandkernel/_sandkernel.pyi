@@ -307,6 +307,14 @@ class InputRequest:
     def size(self) -> int:
         """How much the prompt and the attachments are, in bytes."""
 
+    @property
+    def parsed_size(self) -> int:
+        """How many bytes the objects take at most that are made of the first attachment, where it is JSON."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the execution is still under way, so that the code may wait for a reply."""
+
     def reply(self, value: str, buffers: Sequence[bytes] = ...) -> bool:
         """Sends what was typed, from any thread.
 

@@ -12,13 +12,18 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import InputRequest
 
-__all__ = ["Attendants"]
+__all__ = ["Attendants", "held_by"]
 
 # At a time: what is asked beyond waits, up to so many bytes of it.
 MAX_THREADS = 32
 MAX_WAITING_BYTES = 256 << 20
 # What a request takes beside what it holds.
 REQUEST_OVERHEAD_BYTES = 1000
+
+
+def held_by(request: InputRequest) -> int:
+    """Return how many bytes of memory a request takes."""
+    return request.size + REQUEST_OVERHEAD_BYTES
 
 
 class Attendants:
@@ -43,7 +48,7 @@ class Attendants:
 
     def take(self, request: InputRequest) -> bool:
         """Have a request answered, unless too much waits already. Always called from the same thread."""
-        size = request.size + REQUEST_OVERHEAD_BYTES
+        size = held_by(request)
         with self._mutex:
             if self._waiting_bytes and self._waiting_bytes + size > MAX_WAITING_BYTES:
                 return False
@@ -70,5 +75,7 @@ class Attendants:
             if request is None:
                 return
             with self._mutex:
-                self._waiting_bytes -= request.size + REQUEST_OVERHEAD_BYTES
+                self._waiting_bytes -= held_by(request)
             self._context.copy().run(self._answer, request)
+            # A thread that waits for the next one holds nothing of this one.
+            del request

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from sandkernel import _sandkernel
+from sandkernel import _sandkernel, attendants
 from sandkernel.attendants import Attendants
 from sandkernel.exceptions import ConfigurationError
 
@@ -31,6 +31,10 @@ GRACE_SECONDS = 1.0
 END_OF_INPUT = "\x04"
 
 
+def _end_input(request: InputRequest) -> None:
+    request.reply(END_OF_INPUT)
+
+
 class Callbacks:
     """Hands the events of an execution to whom they concern.
 
@@ -40,6 +44,8 @@ class Callbacks:
         on_result: As for `Session.run`.
         on_input: As for `Session.run`.
         on_request: As for `Session.run`.
+        on_refusal: Called with a request that is not answered since too much waits already. Default: it gets
+            the end of input.
         timeout: The seconds within which the events are handed over, from the first one on; `None` for no
             limit.
     """
@@ -52,6 +58,7 @@ class Callbacks:
         on_input: Callable[[InputRequest], str | Awaitable[str]] | None = None,
         on_request: Callable[[InputRequest], object] | None = None,
         *,
+        on_refusal: Callable[[InputRequest], object] = _end_input,
         timeout: float | None = None,
     ) -> None:
         if on_input is not None and on_request is not None:
@@ -61,6 +68,7 @@ class Callbacks:
         self._on_result = on_result
         self._on_input = on_input
         self._on_request = on_request
+        self._on_refusal = on_refusal
         self._take: Callable[[InputRequest], bool] | None = None
         self._failure: Exception | None = None
         self._timeout = timeout
@@ -83,17 +91,30 @@ class Callbacks:
             tasks: set[asyncio.Task[None]] = set()
             self._exit.callback(lambda: [task.cancel() for task in tasks])
 
+            waiting_bytes = 0
+
             def take(request: InputRequest) -> bool:
+                nonlocal waiting_bytes
+                size = attendants.held_by(request)
+                if waiting_bytes and waiting_bytes + size > attendants.MAX_WAITING_BYTES:
+                    return False
+
+                def forget(task: asyncio.Task[None]) -> None:
+                    nonlocal waiting_bytes
+                    waiting_bytes -= size
+                    tasks.discard(task)
+
+                waiting_bytes += size
                 task = asyncio.create_task(self._answer_in_loop(request))
                 tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                task.add_done_callback(forget)
                 return True
 
             self._take = take
         elif self._on_input is not None or self._on_request is not None:
-            attendants = Attendants(self._answer)
-            self._exit.callback(attendants.close)
-            self._take = attendants.take
+            threads = Attendants(self._answer)
+            self._exit.callback(threads.close)
+            self._take = threads.take
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +132,7 @@ class Callbacks:
         if isinstance(event, _sandkernel.InputRequest):
             # Also after a failure: the code waits.
             if self._take is not None and not self._take(event):
-                event.reply(END_OF_INPUT)
+                self._on_refusal(event)
             return
         if self._failure is not None:
             return

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from sandkernel._sandkernel import InputRequest
 from sandkernel.callbacks import Callbacks, attend, attend_in_loop
@@ -29,6 +29,16 @@ __all__ = ["Deadline", "Outcome", "Plan", "Request", "Work", "adrive", "astream"
 T = TypeVar("T")
 
 
+class Host(Protocol):
+    """Answers what code asks on the stdin channel while it runs."""
+
+    def answer(self, request: InputRequest, loop: asyncio.AbstractEventLoop | None = None) -> object:
+        """Answer a request, in a thread of its own; `loop` is the one that awaits the code, if any."""
+
+    def refuse(self, request: InputRequest) -> object:
+        """Reply at once that too much waits already for this request to be answered."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Code to execute.
@@ -38,8 +48,7 @@ class Request:
         timeout: The seconds that it may take; `None` for no limit.
         ours: Whether it is our own code, of which history and output counter know nothing.
         generation: The generation of the session's kernel that it is for; `None` for any.
-        on_request: Called with what the code asks on the stdin channel, where anything is to be answered; in
-            a task, with the `loop` that awaits the code.
+        host: Answers what the code asks on the stdin channel; `None` where nothing is to be answered.
         buffers: What is attached to the request.
         callbacks: What else `Session.run` takes: `on_stdout` and the like.
         counted: Whether its time is part of the time limit of what is done: not so what repairs a sandbox.
@@ -49,7 +58,7 @@ class Request:
     timeout: float | None
     ours: bool = True
     generation: int | None = None
-    on_request: Callable[..., object] | None = None
+    host: Host | None = None
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     buffers: Sequence[bytes | bytearray] = ()
     counted: bool = True
@@ -186,9 +195,8 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
         while True:
             try:
                 if isinstance(step, Request) and not step.ours:
-                    options = _options(step, asyncio.get_running_loop())
-                    callbacks = Callbacks(on_request=options.pop("on_request"), **step.callbacks)
-                    stream = session.astream(step.code, **options)
+                    callbacks = _callbacks(step, asyncio.get_running_loop())
+                    stream = session.astream(step.code, **_options(step))
                     with callbacks:
                         try:
                             async for event in stream:
@@ -214,11 +222,10 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
 
 
 def _run(request: Request, session: Session) -> Execution:
-    options = _options(request)
-    if not request.callbacks:
-        return session.run(request.code, **options)
-    callbacks = Callbacks(on_request=options.pop("on_request"), **request.callbacks)
-    return attend(session.stream(request.code, **options), callbacks)
+    callbacks = _callbacks(request)
+    if not callbacks:
+        return session.run(request.code, **_options(request))
+    return attend(session.stream(request.code, **_options(request)), callbacks)
 
 
 async def _attempt(step: Request | Work, session: Session) -> Execution | object:
@@ -231,24 +238,27 @@ async def _attempt(step: Request | Work, session: Session) -> Execution | object
         except asyncio.CancelledError:
             await asyncio.wait({work})
             raise
-    options = _options(step, asyncio.get_running_loop())
-    if not step.callbacks:
-        return await session.arun(step.code, **options)
-    callbacks = Callbacks(on_request=options.pop("on_request"), **step.callbacks)
-    return await attend_in_loop(session.astream(step.code, **options), callbacks)
+    callbacks = _callbacks(step, asyncio.get_running_loop())
+    if not callbacks:
+        return await session.arun(step.code, **_options(step))
+    return await attend_in_loop(session.astream(step.code, **_options(step)), callbacks)
 
 
-def _options(request: Request, loop: asyncio.AbstractEventLoop | None = None) -> dict[str, Any]:
+def _callbacks(request: Request, loop: asyncio.AbstractEventLoop | None = None) -> Callbacks:
+    host = request.host
+    if host is None:
+        return Callbacks(**request.callbacks)
+    on_request = functools.partial(host.answer, loop=loop)
+    return Callbacks(on_request=on_request, on_refusal=host.refuse, **request.callbacks)
+
+
+def _options(request: Request) -> dict[str, Any]:
     # For a session, `None` is its own default.
     timeout = math.inf if request.timeout is None else request.timeout
-    on_request = request.on_request
-    if on_request is not None and loop is not None:
-        on_request = functools.partial(on_request, loop=loop)
     return {
         "timeout": timeout,
         "silent": request.ours,
         "store_history": not request.ours,
         "generation": request.generation,
-        "on_request": on_request,
         "buffers": request.buffers,
     }

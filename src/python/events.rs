@@ -78,6 +78,16 @@ impl InputRequest {
         self.inner.size()
     }
 
+    #[getter]
+    fn parsed_size(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.inner.parsed_size())
+    }
+
+    #[getter]
+    fn is_awaited(&self) -> bool {
+        self.replier.as_ref().is_some_and(Replier::is_awaited)
+    }
+
     #[pyo3(signature = (value, buffers = Vec::new()))]
     fn reply(&self, value: String, buffers: Vec<PyBackedBytes>) -> PyResult<bool> {
         if self.process_id != std::process::id() {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::execution::{DisplayItem, Event, ExecutionError, Limits, StreamName};
+use crate::protocol::parsed_bytes;
 
 /// Something that happened during an execution.
 #[derive(Debug, Clone)]
@@ -60,6 +61,12 @@ impl InputRequest {
     #[must_use]
     pub fn size(&self) -> usize {
         self.prompt.len() + self.buffers.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// The bytes that Python's objects of the first attachment take at most, about, where it is JSON.
+    #[must_use]
+    pub fn parsed_size(&self) -> usize {
+        self.buffers.first().and_then(|document| parsed_bytes(document)).unwrap_or_default()
     }
 }
 

@@ -22,6 +22,12 @@ impl Replier {
     pub fn reply(&self, reply: Reply) -> bool {
         self.0.send(reply).is_ok()
     }
+
+    /// Whether the execution is still under way: a reply may be waited for.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
 }
 
 /// The worker's end. It has none where nobody observes.

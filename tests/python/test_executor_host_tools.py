@@ -20,7 +20,8 @@ from smolagents.utils import AgentExecutionError
 from sandkernel import LocalExecutor, attendants
 from sandkernel.exceptions import ConfigurationError, ExecutionTimeout
 from sandkernel.executor.placement import Placement
-from waiting import until, wait_for_file
+from sandkernel.executor.reservations import Reservations
+from waiting import until, wait_for_file, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -583,13 +584,93 @@ def test_more_at_once_than_the_host_takes_is_refused(
     monkeypatch.setattr(attendants, "MAX_THREADS", 1)
     monkeypatch.setattr(attendants, "MAX_WAITING_BYTES", 1 << 20)
     release = threading.Event()
-    call(lambda _: release.wait(60))
+    call(lambda value: release.wait(60) and len(value))
+    # One is answered, one waits.
     code = (
-        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import itertools\n"
+        "from concurrent.futures import ThreadPoolExecutor, as_completed\n"
         "pool = ThreadPoolExecutor(5)\ncalls = [pool.submit(call, b'x' * 600_000) for _ in range(5)]\n"
-        "{str(each.exception()) for each in calls}"
+        "{str(each.exception()) for each in itertools.islice(as_completed(calls), 3)}"
     )
     assert executor(code).output == repr(
         {"The tool 'call' did not answer: too much waits for the host already"}
     )
     release.set()
+    # None of the refusals is taken for one of these.
+    assert executor("{call(b'x' * 10) for _ in range(20)}").output == "{10}"
+
+
+HOLDS = {
+    "bytes": "b'x' * 600_000",
+    "JSON": "[[]] * 20_000",
+    "an array": "numpy.zeros(75_000)",
+    "an image": "PIL.Image.new('RGB', (400, 400))",
+}
+
+
+@pytest.mark.parametrize("value", HOLDS.values(), ids=HOLDS)
+def test_calls_that_hold_much_are_answered_one_after_the_other(
+    executor: LocalExecutor,
+    call: Callable[[Callable[[Any], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+) -> None:
+    monkeypatch.setattr(executor._provision.host_tools, "_reservations", Reservations(1 << 20))
+    mutex, under_way, most = threading.Lock(), 0, 0
+    small = threading.Event()
+
+    def count(value: Any) -> bool:
+        nonlocal under_way, most
+        if isinstance(value, str):
+            small.set()
+            return True
+        with mutex:
+            under_way += 1
+            most = max(most, under_way)
+        # What holds little is answered while those that hold much wait.
+        assert small.wait(60)
+        with mutex:
+            under_way -= 1
+        return True
+
+    call(count)
+    code = (
+        "import numpy, PIL.Image\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(7) as pool:\n"
+        f"    value = {value}\n"
+        "    answers = list(pool.map(call, [value] * 6 + ['small']))\n"
+        "answers"
+    )
+    assert executor(code).output == str([True] * 7)
+    assert most == 1
+
+
+def test_a_call_that_waits_for_room_ends_with_the_code(
+    executor: LocalExecutor,
+    call: Callable[[Callable[[Any], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reservations = Reservations(1 << 20)
+    monkeypatch.setattr(executor._provision.host_tools, "_reservations", reservations)
+    hangs, release, begun = threading.Event(), threading.Event(), []
+
+    def hang(value: bytes) -> None:
+        begun.append(len(value))
+        hangs.set()
+        release.wait(100)
+
+    call(hang)
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "pool = ThreadPoolExecutor(2)\n"
+        "first, second = (pool.submit(call, b'x' * 600_000) for _ in range(2))\nfirst.result()"
+    )
+    with pytest.raises(ExecutionTimeout):
+        executor.run_code_raise_errors(code, timeout=3)
+    # The one that hangs can't be ended; the one that waits for its memory is not begun any more.
+    assert hangs.is_set()
+    release.set()
+    assert executor("6 * 7").output == "42"
+    assert wait_until(lambda: reservations._held == 0)
+    assert begun == [600_000]

@@ -21,6 +21,7 @@ from sandkernel.exceptions import PayloadError
 from sandkernel.executor import coroutines, kernel_json
 from sandkernel.executor.coroutines import Coroutines
 from sandkernel.executor.logs import shorten
+from sandkernel.executor.reservations import Reservations
 from sandkernel.executor.tools import is_agent
 from sandkernel.serialization import Encoder, PayloadLimits, UnsendableError, decode
 from sandkernel.shipment import cuts
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sandkernel._sandkernel import InputRequest
+    from sandkernel.executor.reservations import Reserve
 
 __all__ = ["HostTools"]
 
@@ -38,6 +40,8 @@ __all__ = ["HostTools"]
 PROMPT_CHARACTERS = 1000
 MESSAGE_CHARACTERS = 10_000
 FRAMES = 10
+# What the arguments of all calls under way take, where they are more than one. One alone has the `limits`.
+MAX_ARGUMENT_BYTES = 256 << 20
 # Whose frames say nothing.
 _MACHINERY = frozenset({__name__, "smolagents.tools", coroutines.__name__, "concurrent.futures._base"})
 # What a managed agent declares as its inputs.
@@ -69,6 +73,7 @@ class HostTools:
         self.threads: set[int] = set()
         self._tools: dict[str, Callable[..., object]] = {}
         self._coroutines = Coroutines()
+        self._reservations = Reservations(MAX_ARGUMENT_BYTES)
 
     def __bool__(self) -> bool:
         return bool(self._tools)
@@ -100,7 +105,10 @@ class HostTools:
         thread = threading.get_ident()
         self.threads.add(thread)
         try:
-            document, buffers = self._call(name, form, request, loop)
+            with self._reservations.reading(
+                lambda reserve: self._arguments(name, form, request, reserve), lambda: request.is_awaited
+            ) as arguments:
+                document, buffers = self._call(name, *arguments, loop)
         except BaseException as error:  # noqa: BLE001 whatever the tool raises is the agent's code's to handle
             document, buffers = {"error": describe(error)}, ()
         finally:
@@ -111,12 +119,18 @@ class HostTools:
             if not request.reply(value, [bytes(cut.data)]):
                 return
 
-    def _call(
-        self, name: str, form: str, request: InputRequest, loop: asyncio.AbstractEventLoop | None
-    ) -> tuple[dict[str, Any], Sequence[Any]]:
-        tool = self._tools.get(name)
-        if tool is None:
-            raise LookupError(f"There is no tool {name!r:.100} on the host for the code to call")
+    def refuse(self, request: InputRequest) -> None:
+        """Reply that too much waits already."""
+        head = _head(request)
+        if head is not None:
+            request.reply(json.dumps({"call": head[0], "refused": True}))
+
+    def _arguments(
+        self, name: str, form: str, request: InputRequest, reserve: Reserve
+    ) -> tuple[list[Any], dict[str, Any]]:
+        self._require(name)
+        # The request, and what is parsed of the JSON that its first buffer is.
+        reserve(2 * request.size + request.parsed_size)
         given = decode(
             form,
             request.buffers,
@@ -124,12 +138,26 @@ class HostTools:
             limits=self.limits,
             subject=f"The call of the tool {name!r}",
             root="arguments",
+            reserve=reserve,
         )
         args, kwargs = given if isinstance(given, list) and len(given) == 2 else (None, None)  # noqa: PLR2004
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise PayloadError(f"The call of the tool {name!r} is malformed: there are no arguments")
+        return args, kwargs
+
+    def _require(self, name: str) -> Callable[..., object]:
+        tool = self._tools.get(name)
+        if tool is None:
+            raise LookupError(f"There is no tool {name!r:.100} on the host for the code to call")
+        return tool
+
+    def _call(
+        self, name: str, args: list[Any], kwargs: dict[str, Any], loop: asyncio.AbstractEventLoop | None
+    ) -> tuple[dict[str, Any], Sequence[Any]]:
         # The keys are texts: they come from JSON, or whoever allows pickles trusts the kernel.
-        return self._encode(name, self._coroutines.finish(_ask(name, tool, args, kwargs), loop))
+        return self._encode(
+            name, self._coroutines.finish(_ask(name, self._require(name), args, kwargs), loop)
+        )
 
     def _encode(self, name: str, value: object) -> tuple[dict[str, Any], Sequence[Any]]:
         encoder = Encoder(with_buffers=True)

@@ -219,10 +219,8 @@ class Provision:
         """Return a request that only a kernel that has everything runs."""
         self._untouched = self._untouched and ours
         generation = self._provided[1] if self._provided is not None else None
-        on_request = self.host_tools.answer if self.host_tools and not ours else None
-        return Request(
-            code, timeout, ours=ours, generation=generation, on_request=on_request, buffers=buffers
-        )
+        host = self.host_tools if self.host_tools and not ours else None
+        return Request(code, timeout, ours=ours, generation=generation, host=host, buffers=buffers)
 
     def run(self, code: str, timeout: float = SETUP_TIMEOUT) -> Plan[Execution]:
         """Run code of ours, which is not expected to fail."""

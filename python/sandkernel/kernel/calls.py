@@ -12,6 +12,7 @@ the others want to have sent: ZeroMQ's sockets are of one thread at a time.
               the form of a final answer
     reply     value {"call": "7", "number": 0, "last": true}; in the buffers a piece of the result, which
               begins with a line, the JSON of the sizes of what follows: a document, and what is beside it
+    refusal   value {"call": "7", "refused": true}, where more waits for the host already than it takes
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 from _sandkernel_shipments import Arrival
 
-# What the host sends where more waits for it than it takes.
+# What is sent where whoever runs the code answers no calls.
 END_OF_INPUT = "\x04"
 
 
@@ -286,14 +287,17 @@ class Calls:
             value = reply["content"].get("value")
             with self._lock:
                 if value == END_OF_INPUT:
-                    self._fail_all("too much waits for the host already")
+                    self._fail_all("nobody is there to answer")
                     continue
                 try:
                     head = json.loads(value)
                     call = self._under_way[head["call"]]
                 except (TypeError, ValueError, KeyError):
                     continue  # nobody waits for it any more
-                call.take(head["number"], head["last"], reply["buffers"][0])
+                if head.get("refused"):
+                    call.fail("too much waits for the host already")
+                else:
+                    call.take(head["number"], head["last"], reply["buffers"][0])
 
     def _end(self):
         """Note that the cell has ended."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from sandkernel.exceptions import PayloadError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandkernel.serialization.limits import PayloadLimits
 
 __all__ = ["Budget", "Path", "refusal"]
@@ -16,6 +18,8 @@ __all__ = ["Budget", "Path", "refusal"]
 Path: TypeAlias = "tuple[Path, object] | str"
 
 _STEPS = 20
+# The bytes of memory that one of what a limit counts takes, where it takes some.
+_MEMORY_BYTES = {"image_pixels": 4, "array_bytes": 1}
 _brief = Repr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = 60
 
@@ -33,10 +37,16 @@ def refusal(path: Path, reason: str) -> PayloadError:
 
 
 class Budget:
-    """Counts the arrays and images of one payload against its limits."""
+    """Counts the arrays and images of one payload against its limits.
 
-    def __init__(self, limits: PayloadLimits) -> None:
+    Args:
+        limits: The limits.
+        reserve: Called with the bytes of memory that one of them takes, before it is made.
+    """
+
+    def __init__(self, limits: PayloadLimits, reserve: Callable[[int], None] | None = None) -> None:
         self.limits = limits
+        self._reserve = reserve
         self._used = dict.fromkeys(("image_pixels", "image_bytes", "array_items", "array_bytes"), 0)
 
     def spend(self, path: Path, limit: str, amount: int, what: str) -> None:
@@ -56,3 +66,5 @@ class Budget:
             total = f", {self._used[limit] + amount} with those before it" if self._used[limit] else ""
             raise refusal(path, f"is {what} ({amount}{total}): payload_limits.{limit} allows {allowed}")
         self._used[limit] += amount
+        if self._reserve is not None:
+            self._reserve(amount * _MEMORY_BYTES.get(limit, 0))

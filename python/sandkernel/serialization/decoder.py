@@ -42,6 +42,7 @@ def decode(
     limits: PayloadLimits | None = None,
     subject: str = "The final answer",
     root: str = "answer",
+    reserve: Callable[[int], None] | None = None,
 ) -> Any:  # noqa: ANN401 any value may come
     """Turn what a kernel sent back into a value. Whatever was sent, it executes none of it.
 
@@ -52,13 +53,14 @@ def decode(
         limits: What is refused; by default `PayloadLimits()`.
         subject: What it is called where it is refused.
         root: What the value itself is called in the path to a part of it.
+        reserve: Called with the bytes that an array or an image takes, before it is made.
 
     Raises:
         PayloadError: It is refused; the message says what, where in the value, and by which limit. No other
             exception is raised.
     """
     try:
-        return _decode(form, buffers, allow_pickle, limits or PayloadLimits(), root)
+        return _decode(form, buffers, allow_pickle, Budget(limits or PayloadLimits(), reserve), root)
     except PayloadError as error:
         # What refuses it knows why, and not what it is.
         error.args = (f"{subject} {error}",)
@@ -69,9 +71,10 @@ def _decode(
     form: str,
     buffers: Sequence[bytes | memoryview],
     allow_pickle: bool,  # noqa: FBT001 there is one caller
-    limits: PayloadLimits,
+    budget: Budget,
     root: str,
 ) -> Any:  # noqa: ANN401 any value may come
+    limits = budget.limits
     size = sum(map(len, buffers))
     if size > limits.payload_bytes:
         raise PayloadError(
@@ -88,10 +91,10 @@ def _decode(
         value = parse(bytes(buffers[0]), limits)
         if form == FORM:
             value, beside = _take_apart(value, buffers[1:])
-            return _Decoder(limits, beside).decode_root(value, root)
+            return _Decoder(budget, beside).decode_root(value, root)
         if len(buffers) > 1:
             raise PayloadError("is malformed: it comes with bytes that its form has not")
-        return _Decoder(limits).decode_root(value, root)
+        return _Decoder(budget).decode_root(value, root)
     except (RecursionError, MemoryError) as error:
         # Of levels that the limits allow, and the stack or the machine does not.
         raise PayloadError(
@@ -143,9 +146,9 @@ def _take_apart(value: object, buffers: Sequence[bytes | memoryview]) -> tuple[o
 class _Decoder:
     """Reads one payload."""
 
-    def __init__(self, limits: PayloadLimits, buffers: Sequence[memoryview] | None = None) -> None:
-        self._limits = limits
-        self._budget = Budget(limits)
+    def __init__(self, budget: Budget, buffers: Sequence[memoryview] | None = None) -> None:
+        self._limits = budget.limits
+        self._budget = budget
         self._buffers: list[memoryview | None] | None = None if buffers is None else list(buffers)
         self.classes: dict[Any, Any] = {}
 
