@@ -35,7 +35,7 @@ from measure import (
     resident_bytes,
 )
 from sandkernel import ModalExecutor, Session
-from sandkernel.executor import LocalExecutor
+from sandkernel.integrations.smolagents import LocalExecutor
 from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:

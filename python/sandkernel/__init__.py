@@ -56,8 +56,14 @@ if TYPE_CHECKING:
         UnsupportedError,
         UnsupportedKernelError,
     )
-    from sandkernel.executor import GatewayExecutor, KernelExecutor, LocalExecutor, ModalExecutor, RunOutcome
     from sandkernel.files import FileEntry, Files
+    from sandkernel.integrations.smolagents import (
+        GatewayExecutor,
+        KernelExecutor,
+        LocalExecutor,
+        ModalExecutor,
+        RunOutcome,
+    )
     from sandkernel.pool import SandboxPool
     from sandkernel.session import Session
 
@@ -127,7 +133,7 @@ _MODULES = {
         "__version__",
     ),
     # These import smolagents, which takes half a second.
-    "sandkernel.executor": (
+    "sandkernel.integrations.smolagents": (
         "GatewayExecutor",
         "KernelExecutor",
         "LocalExecutor",

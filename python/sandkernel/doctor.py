@@ -259,7 +259,7 @@ def _importable() -> Check:
     """Whether the executor can be imported: what is installed may be broken all the same."""
     began = time.perf_counter()
     try:
-        importlib.import_module("sandkernel.executor")
+        importlib.import_module("sandkernel.integrations.smolagents")
     except Exception as error:  # noqa: BLE001 whatever a broken package raises
         return _failed("import", error)
     seconds = time.perf_counter() - began

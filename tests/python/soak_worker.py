@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from smolagents import tool
 
 from fault_proxy import FaultProxy
-from sandkernel.executor import KernelExecutor
+from sandkernel.integrations.smolagents import KernelExecutor
 from sandkernel.providers.endpoint import Endpoint
 from sandkernel.providers.local import LocalSandbox
 from soak_faults import FAULTS, IN_MAIN_THREAD

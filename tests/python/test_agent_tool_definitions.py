@@ -14,7 +14,7 @@ from executor_support import agent_of
 from odd_tools import CASES, FailsElsewhere, ImportsWhatIsHere, Odd, literal, with_a_helper
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ConfigurationError, PackageInstallError
-from sandkernel.executor import tools
+from sandkernel.integrations.smolagents import tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

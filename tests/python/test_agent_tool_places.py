@@ -18,7 +18,7 @@ from smolagents.utils import AgentExecutionError
 from executor_support import ScriptedModel, agent_of
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ConfigurationError, ExecutionTimeout
-from sandkernel.executor.placement import Placement
+from sandkernel.integrations.smolagents.placement import Placement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from smolagents.utils import AgentError, AgentExecutionError
 
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import ClosedError, ConfigurationError, ExecutionTimeout
-from sandkernel.executor.logs import shorten
 from sandkernel.providers.local import LocalSandbox
+from sandkernel.sandbox.observation import shorten
 from waiting import time_limits, write_line
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def test_a_constructor_that_fails_leaves_nothing_running(monkeypatch: pytest.Mon
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr("sandkernel.executor.local.LocalSandbox", Remembered)
+    monkeypatch.setattr("sandkernel.integrations.smolagents.local.LocalSandbox", Remembered)
     with pytest.raises(TypeError, match="no_such_option"):
         LocalExecutor(session_options={"no_such_option": 1})
     assert [sandbox._process.terminated for sandbox in made] == [True]

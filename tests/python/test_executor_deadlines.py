@@ -15,9 +15,9 @@ from smolagents.monitoring import AgentLogger, LogLevel
 from executor_support import StockGateway, running_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, PayloadError, Session
 from sandkernel.exceptions import ConfigurationError, ExecutionTimeout, SandboxFileError
-from sandkernel.executor import answers, prelude
 from sandkernel.files import transfer
 from sandkernel.plans import Deadline, Request, Work, drive, within
+from sandkernel.sandbox import final_answer, prelude
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ def test_fetching_an_answer_is_part_of_the_step(executor: LocalExecutor, kind: s
 def test_fetching_an_answer_ends_without_a_time_limit_too(
     executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "FETCH_SECONDS", 2.0)
+    monkeypatch.setattr(final_answer, "FETCH_SECONDS", 2.0)
     code = forged(200 << 20, "time.sleep(0.5); piece = b'1' * size")
     with pytest.raises(ExecutionTimeout, match="did not arrive in time"):
         executor.run_code_raise_errors(code, timeout=None)

@@ -17,7 +17,7 @@ from smolagents.monitoring import AgentLogger, LogLevel
 from executor_support import agent_of, running_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, ModalExecutor, SandboxPool
 from sandkernel.exceptions import ConfigurationError, KernelDied, PackageInstallError, SandboxGone
-from sandkernel.executor import KernelExecutor
+from sandkernel.integrations.smolagents import KernelExecutor
 from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:

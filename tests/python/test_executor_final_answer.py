@@ -17,7 +17,7 @@ from smolagents.utils import AgentExecutionError
 
 from sandkernel import LocalExecutor
 from sandkernel.exceptions import PayloadError
-from sandkernel.executor import answers
+from sandkernel.sandbox import final_answer
 
 
 @pytest.fixture(autouse=True)
@@ -249,7 +249,7 @@ def test_a_forged_answer_is_refused(executor: LocalExecutor, value: str) -> None
 @pytest.mark.parametrize("described", ["{}", "'text'", "{'form': 'safe'}", "{'form': 7}"])
 def test_a_malformed_message_is_refused(executor: LocalExecutor, described: str) -> None:
     with pytest.raises(PayloadError, match="malformed"):
-        executor(f"display({{{answers.MIME!r}: {described}}}, raw=True)")
+        executor(f"display({{{final_answer.MIME!r}: {described}}}, raw=True)")
 
 
 def test_a_pickle_is_loaded_only_where_allowed(executor: LocalExecutor) -> None:

@@ -19,8 +19,8 @@ from smolagents.utils import AgentExecutionError
 
 from sandkernel import LocalExecutor, attendants
 from sandkernel.exceptions import ConfigurationError, ExecutionTimeout
-from sandkernel.executor.placement import Placement
-from sandkernel.executor.reservations import Reservations
+from sandkernel.integrations.smolagents.placement import Placement
+from sandkernel.sandbox.reservations import Reservations
 from waiting import until, wait_for_file, wait_until
 
 if TYPE_CHECKING:

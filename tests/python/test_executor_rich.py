@@ -11,7 +11,7 @@ import pytest
 from smolagents import FinalAnswerTool
 
 from sandkernel import LocalExecutor
-from sandkernel.executor.presentation import reduced
+from sandkernel.sandbox.presentation import reduced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor.placement import Placement
+from sandkernel.integrations.smolagents.placement import Placement
 
 if TYPE_CHECKING:
     from sandkernel import LocalExecutor

@@ -17,7 +17,7 @@ from smolagents.utils import AgentExecutionError
 from executor_support import ScriptedModel, running_gateway
 from sandkernel import GatewayExecutor, LocalExecutor
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor import answers
+from sandkernel.sandbox import final_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ def test_in_the_final_answer(kernel: KernelExecutor, answer: str, value: object)
 def test_in_a_final_answer_that_was_pickled() -> None:
     payload = pickle.dumps("a\ud800b")
     with pytest.warns(FutureWarning, match="Loading a pickle"):
-        decoded = answers.decode("pickle", [payload], allow_pickle=True)
+        decoded = final_answer.decode("pickle", [payload], allow_pickle=True)
     assert decoded == f"a{GONE}b"
 
 

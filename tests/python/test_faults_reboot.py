@@ -23,7 +23,7 @@ from sandkernel.exceptions import (
     ConnectionLost,
     SandboxGone,
 )
-from sandkernel.executor import KernelExecutor
+from sandkernel.integrations.smolagents import KernelExecutor
 from sandkernel.providers.local import LocalSandbox
 from waiting import until
 from wheels import make_wheel, only_from

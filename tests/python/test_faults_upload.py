@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fault_proxy import FaultProxy
-from sandkernel.executor import KernelExecutor
+from sandkernel.integrations.smolagents import KernelExecutor
 from sandkernel.providers.endpoint import Endpoint
 from sandkernel.providers.local import LocalSandbox
 

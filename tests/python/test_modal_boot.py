@@ -30,7 +30,7 @@ from sandkernel.exceptions import (
     PackageInstallError,
     SandkernelError,
 )
-from sandkernel.executor import ModalExecutor
+from sandkernel.integrations.smolagents import ModalExecutor
 from sandkernel.providers.modal import entrypoint
 from sandkernel.providers.modal.code import code_alone
 from sandkernel.providers.modal.definition import EXPIRES_TAG, Definition

@@ -20,8 +20,8 @@ from sandkernel.exceptions import (
     SandboxExpired,
     SandboxGone,
 )
-from sandkernel.executor import ModalExecutor
-from sandkernel.executor.provision import Provision
+from sandkernel.integrations.smolagents import ModalExecutor
+from sandkernel.sandbox.setup import Provision
 from waiting import until, wait_for_file, write_line
 
 if TYPE_CHECKING:

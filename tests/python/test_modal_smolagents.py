@@ -16,7 +16,7 @@ from smolagents.utils import AgentExecutionError, AgentGenerationError
 
 from executor_support import agent_of
 from sandkernel.exceptions import ExecutionTimeout, PackageInstallError, PayloadError
-from sandkernel.executor import ModalExecutor
+from sandkernel.integrations.smolagents import ModalExecutor
 
 if TYPE_CHECKING:
     from sandkernel.testing import LocalModal

@@ -10,7 +10,7 @@ from smolagents import CodeAgent
 from smolagents.memory import ActionStep
 
 from sandkernel import GatewayExecutor, LocalExecutor
-from sandkernel.executor.modal import ModalExecutor
+from sandkernel.integrations.smolagents.modal import ModalExecutor
 from sandkernel.pytest_plugin.model import ScriptedModel
 
 if TYPE_CHECKING:

@@ -1,12 +1,8 @@
-"""Executors for smolagents: what `CodeAgent(executor=...)` takes.
+"""Where the executors were: `sandkernel` and `sandkernel.integrations.smolagents` have them now."""
 
-The only part of the package that imports smolagents.
-"""
+from sandkernel._moved import forward
 
-from sandkernel.executor.base import KernelExecutor
-from sandkernel.executor.existing import GatewayExecutor
-from sandkernel.executor.kernels import RunOutcome
-from sandkernel.executor.local import LocalExecutor
-from sandkernel.executor.modal import ModalExecutor
+_PLACE = "sandkernel.integrations.smolagents"
+_NAMES = ("GatewayExecutor", "KernelExecutor", "LocalExecutor", "ModalExecutor", "RunOutcome")
 
-__all__ = ["GatewayExecutor", "KernelExecutor", "LocalExecutor", "ModalExecutor", "RunOutcome"]
+__getattr__ = forward(__name__, {name: (_PLACE, name) for name in _NAMES})

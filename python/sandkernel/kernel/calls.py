@@ -1,7 +1,7 @@
 """Calls of tools that stay on the host.
 
 Runs inside the kernel, as the module `_sandkernel_calls`, on Python 3.8. The host's side is
-`sandkernel/executor/hosting.py`.
+`sandkernel/sandbox/host_tools.py`.
 
 A call is an `input_request` on the stdin channel of the running cell, and what it returns an `input_reply`.
 `input()` itself can have one request under way; here there are as many as threads call, since each reply

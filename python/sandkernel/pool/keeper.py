@@ -20,7 +20,7 @@ from sandkernel.exceptions import BootError, ClosedError, ForkError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandkernel.executor import KernelExecutor
+    from sandkernel.integrations.smolagents import KernelExecutor
 
 __all__ = ["Keeper"]
 

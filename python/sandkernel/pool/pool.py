@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel.executor import KernelExecutor
+    from sandkernel.integrations.smolagents import KernelExecutor
 
 __all__ = ["SandboxPool"]
 
@@ -61,7 +61,7 @@ class SandboxPool(Generic[E]):
             raise ConfigurationError(f"maximum is {maximum}, and size is {size}: it can't be smaller")
         watch_for_termination()
         if factory is None:
-            from sandkernel.executor import ModalExecutor  # noqa: PLC0415 it takes half a second
+            from sandkernel.integrations.smolagents import ModalExecutor  # noqa: PLC0415 it takes half a second
 
             factory = ModalExecutor
         self._keeper: Keeper[Any] = Keeper(size, factory, maximum, minimum_lifetime, check_interval)

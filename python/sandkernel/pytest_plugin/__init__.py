@@ -25,7 +25,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sandkernel.executor import GatewayExecutor
+    from sandkernel.integrations.smolagents import GatewayExecutor
     from sandkernel.providers.local import LocalSandbox
     from sandkernel.pytest_plugin.model import ScriptedModel
     from sandkernel.testing import LocalModal
@@ -64,7 +64,7 @@ def sandkernel_executor(sandkernel_sandbox: LocalSandbox) -> Iterator[GatewayExe
 
     An execution may take 60 s.
     """
-    from sandkernel.executor import GatewayExecutor  # noqa: PLC0415
+    from sandkernel.integrations.smolagents import GatewayExecutor  # noqa: PLC0415
 
     endpoint = sandkernel_sandbox.endpoint
     with GatewayExecutor(url=endpoint.url, token=endpoint.token, timeout=_TIMEOUT) as executor:

@@ -19,8 +19,9 @@ from smolagents.tools import Tool
 from smolagents.utils import get_source, instance_to_source
 
 from sandkernel.exceptions import ConfigurationError, SandkernelError
-from sandkernel.executor import kernel_json, sources
-from sandkernel.executor.variables import encode_value
+from sandkernel.integrations.smolagents import sources
+from sandkernel.sandbox import kernel_json
+from sandkernel.sandbox.variables import encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -11,9 +11,9 @@ from smolagents.monitoring import LogLevel
 from sandkernel import arguments, packages
 from sandkernel.concurrency.cancellation import in_thread
 from sandkernel.concurrency.exit_handlers import watch_for_termination
-from sandkernel.executor import logs
-from sandkernel.executor.base import KernelExecutor
+from sandkernel.integrations.smolagents.executor import KernelExecutor
 from sandkernel.providers.modal import ModalSandbox
+from sandkernel.sandbox import observation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel.executor.placement import Places
+    from sandkernel.integrations.smolagents.placement import Places
     from sandkernel.providers.modal.report import BootReport
     from sandkernel.serialization import PayloadLimits
 
@@ -192,7 +192,7 @@ class ModalExecutor(KernelExecutor):
         allow_pickle: bool,  # noqa: FBT001
         **options: Any,  # noqa: ANN401 those of `KernelExecutor`
     ) -> None:
-        logger = logs.logger(logger)
+        logger = observation.logger(logger)
 
         def begin() -> ModalSandbox:
             sandbox = boot(self._on_stage)

@@ -18,19 +18,20 @@ from sandkernel.exceptions import (
     StateLost,
     UnsupportedKernelError,
 )
-from sandkernel.executor import kernel_json, prelude, rebinding, sources, tools, tracebacks, variables
-from sandkernel.executor.explanations import NOTICE, NOTICE_OF_REBOOT
-from sandkernel.executor.hosting import HostTools
-from sandkernel.executor.placement import Placement
+from sandkernel.integrations.smolagents import sources, tools
+from sandkernel.integrations.smolagents.placement import Placement
 from sandkernel.languages import FILES, in_python, require_python, runs_python
 from sandkernel.plans import Plan, Request, Work
+from sandkernel.sandbox import kernel_json, prelude, rebinding, tracebacks, variables
+from sandkernel.sandbox.host_tools import HostTools
+from sandkernel.sandbox.messages import NOTICE, NOTICE_OF_REBOOT
 from sandkernel.shipment import Shipment, discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sandkernel._sandkernel import Execution
-    from sandkernel.executor.tools import Described
+    from sandkernel.integrations.smolagents.tools import Described
     from sandkernel.providers.base import Provider
     from sandkernel.session import Session
     from sandkernel.shipment import Progress

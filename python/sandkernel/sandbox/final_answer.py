@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sandkernel import serialization
 from sandkernel._sandkernel import printable
 from sandkernel.exceptions import PayloadError
-from sandkernel.executor import kernel_json, presentation
 from sandkernel.plans import Deadline, within
+from sandkernel.sandbox import kernel_json, presentation
 from sandkernel.serialization.budget import Budget
 from sandkernel.serialization.images import from_file as image_from_file
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sandkernel._sandkernel import Execution, Result
-    from sandkernel.executor.provision import Provision
     from sandkernel.plans import Plan
+    from sandkernel.sandbox.setup import Provision
     from sandkernel.serialization import PayloadLimits
 
 __all__ = [

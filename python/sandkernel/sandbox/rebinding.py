@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sandkernel.executor import kernel_json
+from sandkernel.sandbox import kernel_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from smolagents.local_python_executor import CodeOutput
 
     from sandkernel._sandkernel import Execution
-    from sandkernel.executor.base import KernelExecutor
+    from sandkernel.integrations.smolagents.executor import KernelExecutor
 
 __all__ = ["Kernels", "RunOutcome", "check", "run_many"]
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sandkernel._sandkernel import printable
-from sandkernel.executor.logs import shorten
+from sandkernel.sandbox.observation import shorten
 
 if TYPE_CHECKING:
     from sandkernel._sandkernel import ExecutionError

@@ -9,8 +9,8 @@ from smolagents.default_tools import FinalAnswerTool, PythonInterpreterTool
 from smolagents.local_python_executor import LocalPythonExecutor
 
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor import sources, tools
-from sandkernel.executor.interpreter import PythonInterpreter
+from sandkernel.integrations.smolagents import sources, tools
+from sandkernel.integrations.smolagents.interpreter import PythonInterpreter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from smolagents.monitoring import LogLevel
 
 from sandkernel._sandkernel import printable
 from sandkernel.callbacks import GRACE_SECONDS
-from sandkernel.executor import answers, rebinding
+from sandkernel.sandbox import final_answer, rebinding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Audience", "is_for_all"]
 
 # What the kernel and the executor tell each other.
-_PRIVATE = frozenset({answers.MIME, rebinding.MIME})
+_PRIVATE = frozenset({final_answer.MIME, rebinding.MIME})
 
 # What is kept of a line that does not end.
 _LINE_LENGTH = 10_000

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sandkernel import arguments, packages
-from sandkernel.executor.base import KernelExecutor
+from sandkernel.integrations.smolagents.executor import KernelExecutor
 from sandkernel.providers.local import LocalSandbox
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
-    from sandkernel.executor.placement import Places
+    from sandkernel.integrations.smolagents.placement import Places
     from sandkernel.serialization import PayloadLimits
 
 __all__ = ["LocalExecutor"]

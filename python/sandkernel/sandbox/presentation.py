@@ -11,7 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from sandkernel.executor import kernel_json
+from sandkernel.sandbox import kernel_json
 
 if TYPE_CHECKING:
     from sandkernel._sandkernel import Result

@@ -9,7 +9,7 @@ from smolagents.monitoring import AgentLogger, LogLevel
 
 from sandkernel._sandkernel import overwritten, printable
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.executor import presentation
+from sandkernel.sandbox import presentation
 
 if TYPE_CHECKING:
     from sandkernel._sandkernel import Execution

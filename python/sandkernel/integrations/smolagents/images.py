@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from smolagents.memory import ActionStep
 
-from sandkernel.executor.answers import last_images
+from sandkernel.sandbox.final_answer import last_images
 from sandkernel.serialization.budget import Budget
 
 if TYPE_CHECKING:

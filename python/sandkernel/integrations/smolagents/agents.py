@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
-    from sandkernel.executor.base import KernelExecutor
+    from sandkernel.integrations.smolagents.executor import KernelExecutor
 
 __all__ = ["bind", "bind_caller", "load"]
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from smolagents.tools import Tool
 
 from sandkernel.exceptions import PayloadError
-from sandkernel.executor import coroutines, kernel_json
-from sandkernel.executor.coroutines import Coroutines
-from sandkernel.executor.logs import shorten
-from sandkernel.executor.reservations import Reservations
-from sandkernel.executor.tools import is_agent
+from sandkernel.integrations.smolagents.tools import is_agent
+from sandkernel.sandbox import coroutines, kernel_json
+from sandkernel.sandbox.coroutines import Coroutines
+from sandkernel.sandbox.observation import shorten
+from sandkernel.sandbox.reservations import Reservations
 from sandkernel.serialization import Encoder, PayloadLimits, UnsendableError, decode
 from sandkernel.shipment import cuts
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
-from sandkernel.executor.base import KernelExecutor
+from sandkernel.integrations.smolagents.executor import KernelExecutor
 from sandkernel.providers.endpoint import Endpoint
 from sandkernel.providers.gateway import ExistingGateway
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sandkernel.executor.placement import Places
+    from sandkernel.integrations.smolagents.placement import Places
     from sandkernel.serialization import PayloadLimits
     from sandkernel.session import Authorization
 

@@ -27,24 +27,25 @@ from sandkernel.exceptions import (
     InterruptedExecutionError,
     SandkernelError,
 )
-from sandkernel.executor import agents, answers, images, kernels, logs, tracebacks
-from sandkernel.executor.explanations import (
+from sandkernel.files import Files
+from sandkernel.integrations.smolagents import agents, images
+from sandkernel.integrations.smolagents.placement import Placement
+from sandkernel.integrations.smolagents.runs import Runs
+from sandkernel.integrations.smolagents.streaming import Audience, is_for_all
+from sandkernel.languages import require_python, runs_python
+from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
+from sandkernel.providers.base import Provider, as_provider
+from sandkernel.providers.shared import SharedSandbox
+from sandkernel.sandbox import final_answer, kernels, observation, tracebacks
+from sandkernel.sandbox.kernels import Kernels, RunOutcome
+from sandkernel.sandbox.messages import (
     explain,
     explain_unfetched,
     explain_unprepared,
     is_state_lost,
 )
-from sandkernel.executor.kernels import Kernels, RunOutcome
-from sandkernel.executor.placement import Placement
-from sandkernel.executor.provision import Provision
-from sandkernel.executor.reboots import Reboots
-from sandkernel.executor.runs import Runs
-from sandkernel.executor.streaming import Audience, is_for_all
-from sandkernel.files import Files
-from sandkernel.languages import require_python, runs_python
-from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
-from sandkernel.providers.base import Provider, as_provider
-from sandkernel.providers.shared import SharedSandbox
+from sandkernel.sandbox.setup import Provision
+from sandkernel.sandbox.supervisor import Reboots
 from sandkernel.serialization import PayloadLimits
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandkernel._sandkernel import Execution, Result
-    from sandkernel.executor.placement import Places
+    from sandkernel.integrations.smolagents.placement import Places
     from sandkernel.session import Session
     from sandkernel.shipment import Progress
 
@@ -168,7 +169,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         self._session_options = options = arguments.mapping(
             session_options, "session_options", "arguments of Session.connect"
         )
-        logger = logs.logger(logger)
+        logger = observation.logger(logger)
         self._provision = Provision(
             logger, arguments.variables(environment, "environment"), allow_pickle=allow_pickle
         )
@@ -737,7 +738,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self._provision.loss_is_told()
         if error.execution is not None:
             self._remember(error.execution)
-            if answers.from_results(error.execution) is not None:
+            if final_answer.from_results(error.execution) is not None:
                 return error.execution
         explained = explain(error, limit, self._provision.take_notice())
         # An error that is its own cause would send who follows the causes round for ever.
@@ -745,28 +746,28 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def _remember(self, execution: Execution) -> None:
         self.last_execution = self._executed.last = execution
-        self.state["_print_outputs"] = logs.observation(execution, self.max_logs_length)
+        self.state["_print_outputs"] = observation.observation(execution, self.max_logs_length)
         self._provision.note(execution)
 
     def _conclude(self, execution: Execution) -> Plan[CodeOutput]:
         self._remember(execution)
         notice = self._provision.take_notice()
         shown = self.state["_print_outputs"]
-        answer = answers.from_results(execution)
-        if answer is None and (ticket := answers.ticket(execution)) is not None:
+        answer = final_answer.from_results(execution)
+        if answer is None and (ticket := final_answer.ticket(execution)) is not None:
             try:
-                answer = yield from answers.fetch(ticket, self._provision, self._answer_limits())
+                answer = yield from final_answer.fetch(ticket, self._provision, self._answer_limits())
             except ExecutionTimeout as error:
                 raise explain_unfetched(error, execution) from error
         if answer is None:
-            answer = answers.from_error(execution)
+            answer = final_answer.from_error(execution)
         if answer is not None:
-            value = answers.decode(*answer, allow_pickle=self.allow_pickle, limits=self.payload_limits)
+            value = final_answer.decode(*answer, allow_pickle=self.allow_pickle, limits=self.payload_limits)
             return CodeOutput(output=value, logs=shown, is_final_answer=True)
         prefix = f"{notice}\n" if notice else ""
         if execution.error is not None:
             raise AgentExecutionError(prefix + tracebacks.render(execution.error), _Quiet())
-        value = answers.output(execution, self.payload_limits, self.max_logs_length)
+        value = final_answer.output(execution, self.payload_limits, self.max_logs_length)
         return CodeOutput(output=value, logs=prefix + shown, is_final_answer=False)
 
     def _answer_limits(self) -> dict[str, int]:

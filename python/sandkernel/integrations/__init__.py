@@ -1,0 +1,1 @@
+"""Adapters to agent frameworks, each a package of its own that imports its framework alone."""
