@@ -19,7 +19,12 @@ from smolagents import FinalAnswerTool, Tool
 from cloud import cloud
 from gateways import stock_gateway
 from sandkernel import GatewayExecutor, LocalExecutor, ModalExecutor, Session
-from sandkernel.providers.local import LocalSandbox
+
+try:
+    from sandkernel.providers.local import LocalSandbox
+except ModuleNotFoundError:
+    # A version before the providers had that name.
+    from sandkernel.sandboxes.local import LocalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

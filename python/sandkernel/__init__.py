@@ -1,8 +1,8 @@
 """Runs the code of agents in real Jupyter kernels.
 
+`Sandbox` runs code in a sandbox on this machine, on Modal or on any Jupyter gateway, for any framework.
 For smolagents: `ModalExecutor`, `LocalExecutor` and `GatewayExecutor`, for `CodeAgent(executor=...)`;
-`SandboxPool` boots them ahead.
-For any other framework: `Session`, which runs code on any Jupyter gateway and gives an `Execution`.
+`SandboxPool` boots them ahead. Below both: `Session`, one kernel of a gateway.
 
 Nothing is imported before it is used: `import sandkernel` is a matter of milliseconds.
 """
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UnresolvableError,
         UnsupportedError,
         UnsupportedKernelError,
+        VariableNotFoundError,
     )
     from sandkernel.files import FileEntry, Files
     from sandkernel.integrations.smolagents import (
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         RunOutcome,
     )
     from sandkernel.pool import SandboxPool
+    from sandkernel.sandbox import Sandbox
     from sandkernel.session import Session
 
 __all__ = [
@@ -100,6 +102,7 @@ __all__ = [
     "ProtocolError",
     "Result",
     "RunOutcome",
+    "Sandbox",
     "SandboxExpired",
     "SandboxFileError",
     "SandboxFileExistsError",
@@ -117,6 +120,7 @@ __all__ = [
     "UnresolvableError",
     "UnsupportedError",
     "UnsupportedKernelError",
+    "VariableNotFoundError",
     "__version__",
 ]
 
@@ -138,11 +142,11 @@ _MODULES = {
         "KernelExecutor",
         "LocalExecutor",
         "ModalExecutor",
-        "RunOutcome",
     ),
     "sandkernel.files": ("FileEntry", "Files"),
     "sandkernel.pool": ("SandboxPool",),
     "sandkernel.serialization": ("PayloadLimits",),
+    "sandkernel.sandbox": ("RunOutcome", "Sandbox"),
     "sandkernel.session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -24,6 +24,7 @@ that its framework expects. What breaks underneath raises one of these::
     ├── KernelUnresponsive                the kernel does not run code any more; the code was not run
     ├── ProtocolError                     the peer does not speak the protocol
     ├── PayloadError                      a value that is not taken: too large, too deep, of a refused kind
+    ├── VariableNotFoundError (LookupError)   the kernel has no variable of that name
     ├── PackageInstallError               a package can't be installed; `.output` has the installer's words
     ├── SandboxFileError (OSError)        a file of a sandbox can't be had, or written; `.path` says which
     │   ├── SandboxFileNotFoundError (FileNotFoundError)
@@ -78,6 +79,7 @@ __all__ = [
     "UnresolvableError",
     "UnsupportedError",
     "UnsupportedKernelError",
+    "VariableNotFoundError",
 ]
 
 
@@ -211,6 +213,10 @@ class ProtocolError(SandkernelError):
 
 class PayloadError(SandkernelError):
     """A value that is not taken: too large, too deep, or of a kind that is refused."""
+
+
+class VariableNotFoundError(SandkernelError, LookupError):
+    """The kernel has no variable of that name."""
 
 
 class PackageInstallError(SandkernelError):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -14,7 +18,7 @@ from sandkernel.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["requirements"]
+__all__ = ["is_local", "requirements"]
 
 DISTRIBUTIONS = {
     "Bio": "biopython",
@@ -182,3 +186,18 @@ def _distribution(requirement: Requirement, root: str) -> str:
         if needed is not None and len(parts) >= needed:
             return "-".join(parts[:needed])
     raise ConfigurationError(f"{name!r} is a namespace of many packages: name the package that you need")
+
+
+def is_local(module: str) -> bool:
+    """Whether a module is of this machine alone: it is here, and no package has it."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    folders = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+    if any(Path(place).is_relative_to(folder) for place in places for folder in folders):
+        return False
+    return module not in importlib.metadata.packages_distributions()

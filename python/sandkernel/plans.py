@@ -12,6 +12,7 @@ import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sandkernel._sandkernel import Execution
     from sandkernel.session import Session
 
-__all__ = ["Deadline", "Outcome", "Plan", "Request", "Work", "adrive", "astream", "drive", "within"]
+__all__ = ["Deadline", "Outcome", "Plan", "Request", "Work", "adrive", "astream", "drive", "stream", "within"]
 
 T = TypeVar("T")
 
@@ -209,6 +210,36 @@ async def astream(plan: Plan[Any], session: Session) -> AsyncGenerator[Any, None
                     outcome: object = stream.execution
                 else:
                     outcome = await _attempt(step, session)
+            except GeneratorExit:  # noqa: PERF203
+                plan.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 the plan decides
+                step = plan.throw(error)
+            else:
+                step = plan.send(outcome)
+    except StopIteration as stop:
+        outcome = Outcome(stop.value)
+    yield outcome
+
+
+def stream(plan: Plan[Any], session: Session) -> Generator[Any, None, None]:
+    """Carry out a plan in this thread, and yield the events of code that is not ours; then an `Outcome`."""
+    try:
+        step = next(plan)
+        while True:
+            try:
+                if isinstance(step, Request) and not step.ours:
+                    callbacks = _callbacks(step)
+                    events = session.stream(step.code, **_options(step))
+                    with callbacks, closing(events):
+                        # Whoever stops listening stops the code.
+                        for event in events:
+                            callbacks(event)
+                            if not isinstance(event, InputRequest):
+                                yield event
+                    outcome: object = events.execution
+                else:
+                    outcome = step.function() if isinstance(step, Work) else _run(step, session)
             except GeneratorExit:  # noqa: PERF203
                 plan.close()
                 raise

@@ -21,7 +21,7 @@ from sandkernel.exceptions import (
     SandboxGone,
 )
 from sandkernel.integrations.smolagents import ModalExecutor
-from sandkernel.sandbox.setup import Provision
+from sandkernel.sandbox.setup import KernelSetup
 from waiting import until, wait_for_file, write_line
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_an_exception_after_create(cloud: LocalModal, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise RuntimeError("after create")
 
-    monkeypatch.setattr(Provision, "prepare", fail)
+    monkeypatch.setattr(KernelSetup, "prepare", fail)
     with pytest.raises(RuntimeError, match="after create"):
         ModalExecutor()
     assert reasons(cloud) == ["terminated"]

@@ -98,6 +98,8 @@ def test_no_sandbox_is_an_error() -> None:
         ("sandkernel.sandboxes.endpoint", "Endpoint", "sandkernel.providers.endpoint.Endpoint"),
         ("sandkernel.sandboxes.existing", "ExistingGateway", "sandkernel.providers.gateway.ExistingGateway"),
         ("sandkernel.sandboxes.modal", "ModalSandbox", "sandkernel.providers.modal.ModalSandbox"),
+        ("sandkernel.executor", "KernelExecutor", "sandkernel.integrations.smolagents.KernelExecutor"),
+        ("sandkernel.executor", "RunOutcome", "sandkernel.integrations.smolagents.RunOutcome"),
     ],
 )
 def test_names_at_their_old_places_work_and_warn(module: str, name: str, place: str) -> None:

@@ -54,6 +54,14 @@ def test_the_session() -> None:
     assert isinstance(names["event"], sandkernel.Output)
 
 
+def test_the_sandbox() -> None:
+    names: dict[str, object] = {}
+    exec(example("Sandbox.create"), names)
+    assert (names["total"], names["found"]) == (6, "['primes 0', 'primes 1']")
+    assert isinstance(names["event"], sandkernel.Execution)
+    assert names["address"] == "http://127.0.0.1:7860"
+
+
 def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(example("executor.files"), {})

@@ -27,8 +27,6 @@ LONGEST_LOOK_SECONDS = 1.0
 # How often a turn that is past its time is looked at.
 LEND_SECONDS = 1.0
 
-INSTEAD = "give it an executor of its own, such as one of new_kernel()"
-
 
 class Turn:
     """A place in the queue, or at its head.
@@ -52,31 +50,37 @@ class Turn:
         """Whether nobody can ever end it: its event loop is closed."""
         return self.task is not None and self.task.get_loop().is_closed()
 
-    def obstacle(self, waiting: Turn) -> str:
-        """Return why this one can't end while another one waits for it; empty where it can."""
+    def obstacle(self, waiting: Turn, owner: str) -> str:
+        """Return why this one can't end while another one waits for it; empty where it can.
+
+        Args:
+            waiting: The one that waits.
+            owner: What has the lock, for the reason: "executor".
+        """
         if self.thread != waiting.thread:
             return ""
         if self.task is None:
             # Both in one thread: the earlier call is further up the stack.
             return (
-                "this thread is in the middle of another call of this executor, which it has to end before "
-                f"this one can begin. In a callback, do nothing with the executor that calls it, or {INSTEAD}"
+                f"this thread is in the middle of another call of this {owner}, which it has to end before "
+                f"this one can begin. In a callback, do nothing with the {owner} that calls it, or "
+                + _instead(owner)
             )
         if waiting.task is None and self.task is not _current_task():
             return (
-                "a task of this thread's event loop has called this executor, and can't go on while this "
+                f"a task of this thread's event loop has called this {owner}, and can't go on while this "
                 "call waits in the same thread. Await the async twin instead, such as arun(), or make the "
                 "call in a thread of its own (asyncio.to_thread)"
             )
         if waiting.task is None or self.task is waiting.task:
             return (
-                "this very task has an astream() of this executor that has not ended. Take all of its "
-                f"events, or close it (contextlib.aclosing), before the next call, or {INSTEAD}"
+                f"this very task has an astream() of this {owner} that has not ended. Take all of its "
+                f"events, or close it (contextlib.aclosing), before the next call, or {_instead(owner)}"
             )
         if self.task.get_loop() is not waiting.task.get_loop():
             return (
-                "a task of another event loop of this thread has called this executor, and can't go on while "
-                f"this loop runs. Run both in one loop, or {INSTEAD}"
+                f"a task of another event loop of this thread has called this {owner}, and can't go on while "
+                f"this loop runs. Run both in one loop, or {_instead(owner)}"
             )
         return ""
 
@@ -89,9 +93,11 @@ class FairLock:
 
     Args:
         helpers: Returns the threads that work for the one whose turn it is.
+        owner: What has the lock, for the errors: "executor".
     """
 
-    def __init__(self, helpers: Callable[[], Collection[int]] = tuple) -> None:
+    def __init__(self, helpers: Callable[[], Collection[int]] = tuple, owner: str = "executor") -> None:
+        self._owner = owner
         self._mutex = threading.Lock()
         self._helpers = helpers
         self._turn: Turn | None = None
@@ -201,7 +207,7 @@ class FairLock:
                 self._turn = turn
             elif not self._ended:
                 for each in (self._turn, *self._waiting):
-                    if reason := each.obstacle(turn):
+                    if reason := each.obstacle(turn, self._owner):
                         raise ConfigurationError(f"This call would never get its turn: {reason}")
                 turn.came = Future()
                 self._waiting.append(turn)
@@ -220,9 +226,15 @@ class FairLock:
         threads = {each.thread for each in in_front[: in_front.index(turn)]}
         if depends_on_this_thread(threads.union(self._helpers())):
             raise ConfigurationError(
-                "This call would never get its turn: the code that runs on this executor waits, in a tool or "
-                f"a callback, for this thread. Do not use the executor there, or {INSTEAD}"
+                f"This call would never get its turn: the code that runs on this {self._owner} waits, in a "
+                f"function of this process or a callback, for this thread. Do not use the {self._owner} "
+                f"there, or {_instead(self._owner)}"
             )
+
+
+def _instead(owner: str) -> str:
+    article = "an" if owner[0] in "aeiou" else "a"
+    return f"give it {article} {owner} of its own, such as one of new_kernel()"
 
 
 def _current_task() -> asyncio.Task[Any] | None:

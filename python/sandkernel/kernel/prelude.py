@@ -109,6 +109,14 @@ class AnswerError(TypeError):
     """A final answer that can't be sent."""
 
 
+class VariableError(TypeError):
+    """A variable that can't be sent."""
+
+
+class VariableNotFoundError(LookupError):
+    """A variable that is not there."""
+
+
 class ToolError(Exception):
     """A tool that can't be used in this kernel."""
 
@@ -221,6 +229,24 @@ if _shell is not None:
 
 
 def _send_answer(value):
+    _send(value, "The final answer", "answer", AnswerError, allow_pickle)
+
+
+def send_variable(name):
+    """Send a variable to the host, as a final answer is sent, but never as a pickle."""
+    namespace = _user_namespace()
+    if name not in namespace:
+        raise VariableNotFoundError(name)
+    _send(namespace[name], "The variable %r" % name, name, VariableError, False)
+
+
+def forget_answer():
+    """Give back the memory of what was sent last."""
+    global _answer
+    _answer = None
+
+
+def _send(value, subject, root, error_class, with_pickle):
     global _answer
     parent = _sandkernel_shell.parent()
     execution = parent.get("header", parent).get("msg_id")
@@ -228,7 +254,7 @@ def _send_answer(value):
     if _answer is not None and execution is not None and _answer["execution"] == execution:
         # The first answer stands; whoever caught its exception is stopped once more.
         raise FinalAnswerException(_answer["ticket"])
-    form, buffers = encode_answer(value)
+    form, buffers = encode_answer(value, subject, root, error_class, with_pickle)
     name = uuid.uuid4().hex
     size = sum(map(len, buffers))
     ticket = "sandkernel:%s:%d:%d" % (name, size, len(buffers[0]))
@@ -253,7 +279,7 @@ def answer_piece(name, start, size):
     raise Reply("%s:%s" % (_answer["form"], base64.b64encode(piece).decode()))
 
 
-def encode_answer(value):
+def encode_answer(value, subject, root, error_class, with_pickle):
     """Return the form of a value ("safe", "buffers-1" or "pickle") and its buffers."""
     try:
         encoder = Encoder(with_buffers=True, snapshot=True)
@@ -263,8 +289,8 @@ def encode_answer(value):
         sizes = [len(buffer) for buffer in encoder.buffers]
         return FORM, [json.dumps({"value": encoded, "sizes": sizes}).encode()] + encoder.buffers
     except (UnsendableError, RecursionError, ValueError) as error:
-        if not allow_pickle:
-            raise AnswerError(_refusal(error)) from None
+        if not with_pickle:
+            raise error_class(_refusal(error, subject, root)) from None
     import pickle
 
     try:
@@ -273,15 +299,15 @@ def encode_answer(value):
         return "safe", [json.dumps(str(value)).encode()]
 
 
-def _refusal(error):
+def _refusal(error, subject, root):
     if not isinstance(error, UnsendableError):
-        return "The final answer can't be sent: it is nested too deeply, or holds itself"
+        return "%s can't be sent: it is nested too deeply, or holds itself" % subject
     what = "it" if error.reason.startswith("it ") else "it holds"
     reason = error.reason[3:] if what == "it" else error.reason
-    where = " at answer%s" % error.path if error.path else ""
+    where = " at %s%s" % (root, error.path) if error.path else ""
     return (
-        "The final answer can't be sent: %s %s%s. Give text, numbers, lists, dicts, dates, numpy arrays, "
-        "frames, images or dataclasses instead." % (what, reason, where)
+        "%s can't be sent: %s %s%s. Give text, numbers, lists, dicts, dates, numpy arrays, "
+        "frames, images or dataclasses instead." % (subject, what, reason, where)
     )
 
 
@@ -314,7 +340,7 @@ def receive_variables(document, buffers):
 
 def receive_tools(document, _):
     """Define tools, and bind them."""
-    for module in BASE_MODULES:
+    for module in BASE_MODULES if document["with_modules"] else ():
         _user_namespace().setdefault(module, importlib.import_module(module))
     namespace, failed = _user_namespace(), {}
     for name in document["former"]:

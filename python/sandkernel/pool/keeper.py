@@ -11,7 +11,7 @@ import time
 import weakref
 from collections import deque
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from sandkernel.concurrency import exit_handlers
 from sandkernel.concurrency.cancellation import Cancellation
@@ -20,11 +20,23 @@ from sandkernel.exceptions import BootError, ClosedError, ForkError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandkernel.integrations.smolagents import KernelExecutor
+__all__ = ["Keeper", "Poolable"]
 
-__all__ = ["Keeper"]
 
-E = TypeVar("E", bound="KernelExecutor")
+class Poolable(Protocol):
+    """What a pool can hand out: a `Sandbox`, or an executor. It may have `expires_at` and `booted_at`."""
+
+    def close(self) -> None:
+        """End it."""
+
+    def is_alive(self, timeout: float = ..., /) -> bool:
+        """Whether it answers, within some seconds."""
+
+    def add_close_callback(self, callback: Callable[[], object], /) -> None:
+        """Have a function called after it was closed."""
+
+
+E = TypeVar("E", bound=Poolable)
 
 PING_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -127,7 +139,7 @@ class Keeper(Generic[E]):
                     if remaining is not None and remaining <= 0:
                         raise BootError(
                             f"no sandbox was ready within {timeout:g} s ({self.alive} alive, maximum "
-                            f"{self._maximum}): make the pool larger, or clean up executors that are done"
+                            f"{self._maximum}): make the pool larger, or close those that are done"
                         ) from self._error
                     self._changed.wait(remaining)
                 self._busy += 1
@@ -241,7 +253,7 @@ class Keeper(Generic[E]):
     def _end(self, executor: E) -> None:
         """End one that counts as busy."""
         try:
-            executor.cleanup()
+            executor.close()
         finally:
             with self._changed:
                 self._busy -= 1
@@ -278,11 +290,11 @@ class Keeper(Generic[E]):
         """End executors all at once; one after the other where the interpreter starts no thread any more."""
         threads = []
         for executor in executors:
-            thread = threading.Thread(target=executor.cleanup, name="sandkernel-pool-end", daemon=True)
+            thread = threading.Thread(target=executor.close, name="sandkernel-pool-end", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                executor.cleanup()
+                executor.close()
             else:
                 threads.append(thread)
         for thread in threads:

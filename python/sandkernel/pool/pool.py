@@ -1,4 +1,4 @@
-"""Executors whose sandboxes are booted ahead, and handed out in milliseconds."""
+"""Sandboxes, and executors, that are booted ahead and handed out in milliseconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.exceptions import ConfigurationError
-from sandkernel.pool.keeper import Keeper
+from sandkernel.pool.keeper import Keeper, Poolable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,25 +17,23 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sandkernel.integrations.smolagents import KernelExecutor
-
 __all__ = ["SandboxPool"]
 
-E = TypeVar("E", bound="KernelExecutor")
+E = TypeVar("E", bound=Poolable)
 
 
 class SandboxPool(Generic[E]):
-    """Keeps executors ready, and hands them out.
+    """Keeps sandboxes, or executors, ready, and hands them out.
 
-    What it hands out is an ordinary executor, which belongs to whoever acquired it: its `cleanup()` ends its
-    sandbox and returns nothing to the pool, since code that is not trusted has run in it. In its place the
-    pool boots a new one. It is thread-safe, and starts to boot at once; close it with `close()`, or use it
-    as a context manager, sync or async.
+    A sandbox, or an executor, that it hands out is an ordinary one, which belongs to whoever acquired it: its
+    `close()` ends the sandbox and returns nothing to the pool, since code that is not trusted has run in it.
+    In its place the pool boots a new one. It is thread-safe, and starts to boot at once; close it with
+    `close()`, or use it as a context manager, sync or async.
 
     Args:
-        size: How many executors are to be ready.
+        size: How many are to be ready.
         factory: Boots one, in a thread of the pool's; `ModalExecutor` by default, and for example
-            `lambda: ModalExecutor(["numpy"], gpu="T4", lifetime=3600)` or `LocalExecutor`.
+            `lambda: Sandbox.create("local", packages=["numpy"])` or `LocalExecutor`.
         maximum: How many may be alive at once, those that are booted and those that were handed out and not
             cleaned up included; `None` for no bound.
         minimum_lifetime: The seconds that must be left of a sandbox's lifetime when it is handed out; those
@@ -94,13 +92,13 @@ class SandboxPool(Generic[E]):
             self._keeper.give_up(given_up)
             await asyncio.wait({acquiring})
             if acquiring.exception() is None:
-                await asyncio.to_thread(acquiring.result().cleanup)
+                await asyncio.to_thread(acquiring.result().close)
             raise
         return executor
 
     @property
     def ready(self) -> int:
-        """How many executors are ready."""
+        """How many are ready."""
         return len(self._keeper.ready)
 
     @property

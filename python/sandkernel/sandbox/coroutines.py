@@ -41,7 +41,7 @@ class Coroutines:
 
         Raises:
             TypeError: It is an asynchronous generator.
-            ClosedError: The executor is closed.
+            ClosedError: The sandbox is closed.
         """
         if inspect.isasyncgen(result):
             raise TypeError(
@@ -68,7 +68,7 @@ class Coroutines:
     def _own(self) -> asyncio.AbstractEventLoop:
         with self._mutex:
             if self._closed:
-                raise ClosedError("The executor is closed: create a new one")
+                raise ClosedError("The sandbox is closed: create a new one")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(

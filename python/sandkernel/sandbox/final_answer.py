@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sandkernel._sandkernel import Execution, Result
     from sandkernel.plans import Plan
-    from sandkernel.sandbox.setup import Provision
+    from sandkernel.sandbox.setup import KernelSetup
     from sandkernel.serialization import PayloadLimits
 
 __all__ = [
@@ -168,13 +168,16 @@ def piece(execution: Execution, size: int) -> tuple[str, bytes]:
     raise PayloadError("The final answer did not arrive whole: give it again, or a smaller one")
 
 
-def fetch(ticket: Ticket, provision: Provision, limits: Mapping[str, int]) -> Plan[tuple[str, list[bytes]]]:
+def fetch(
+    ticket: Ticket, setup: KernelSetup, limits: Mapping[str, int], subject: str = "The final answer"
+) -> Plan[tuple[str, list[bytes]]]:
     """Ask for an answer that did not arrive, since a gateway's output limits drop large messages.
 
     Args:
         ticket: What stands for it.
-        provision: Of the kernel that has it.
+        setup: Of the kernel that has it.
         limits: The bytes that it may have, by the names of the settings.
+        subject: What it is called where it is refused.
 
     Raises:
         PayloadError: It is larger, or the kernel gives no such pieces.
@@ -183,19 +186,19 @@ def fetch(ticket: Ticket, provision: Provision, limits: Mapping[str, int]) -> Pl
     for name, allowed in limits.items():
         if ticket.size > allowed:
             raise PayloadError(
-                f"The final answer is too large: it takes {ticket.size} bytes, and {name} allows {allowed}. "
+                f"{subject} is too large: it takes {ticket.size} bytes, and {name} allows {allowed}. "
                 "Give a summary, or a part of it"
             )
-    form, payload = yield from within(Deadline(FETCH_SECONDS), _pieces(ticket, provision))
+    form, payload = yield from within(Deadline(FETCH_SECONDS), _pieces(ticket, setup))
     document, beside = payload[: ticket.document_size], payload[ticket.document_size :]
     return form, [bytes(document), bytes(beside)] if beside else [bytes(document)]
 
 
-def _pieces(ticket: Ticket, provision: Provision) -> Plan[tuple[str, bytearray]]:
+def _pieces(ticket: Ticket, setup: KernelSetup) -> Plan[tuple[str, bytearray]]:
     form, payload = "safe", bytearray()
     while (left := ticket.size - len(payload)) > 0:
         call = f"answer_piece({ticket.name!r},{len(payload)},{PIECE_BYTES})"
-        execution: Execution = yield provision.request(f"__import__('_sandkernel').{call}")
+        execution: Execution = yield setup.request(f"__import__('_sandkernel').{call}")
         form, next_piece = piece(execution, min(left, PIECE_BYTES))
         payload += next_piece
     return form, payload

@@ -6,19 +6,15 @@ given to the executor can be called. `sandkernel/kernel/calls.py` is the kernel'
 
 from __future__ import annotations
 
-import inspect
 import json
 import pickle
 import threading
 import traceback
 from contextvars import ContextVar
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
-
-from smolagents.tools import Tool
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sandkernel.exceptions import PayloadError
-from sandkernel.integrations.smolagents.tools import is_agent
 from sandkernel.sandbox import coroutines, kernel_json
 from sandkernel.sandbox.coroutines import Coroutines
 from sandkernel.sandbox.observation import shorten
@@ -28,13 +24,13 @@ from sandkernel.shipment import cuts
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
     from sandkernel._sandkernel import InputRequest
-    from sandkernel.executor.reservations import Reserve
+    from sandkernel.sandbox.reservations import Reserve
 
-__all__ = ["HostTools"]
+__all__ = ["HostTools", "Invoke"]
 
 # Of an honest request: a name, and a number.
 PROMPT_CHARACTERS = 1000
@@ -44,15 +40,10 @@ FRAMES = 10
 MAX_ARGUMENT_BYTES = 256 << 20
 # Whose frames say nothing.
 _MACHINERY = frozenset({__name__, "smolagents.tools", coroutines.__name__, "concurrent.futures._base"})
-# What a managed agent declares as its inputs.
-_OF_AGENT = inspect.Signature(
-    [
-        inspect.Parameter("task", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-        inspect.Parameter("additional_args", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
-    ]
-)
+# How a tool is called.
+Invoke: TypeAlias = "Callable[[str, Callable[..., object], list[Any], dict[str, Any]], object]"
 
-# Of which tools the code here is one that was called.
+# The servers one of whose tools runs in this context: a tool that uses its own sandbox is found.
 _answering: ContextVar[tuple[HostTools, ...]] = ContextVar("sandkernel_answering", default=())
 
 
@@ -60,14 +51,17 @@ class HostTools:
     """What code in the kernel can call on the host.
 
     Args:
+        invoke: Calls a tool: with its name, the tool, its positional arguments and those by name.
         allow_pickle: Whether values without a safe form travel as pickles.
 
     Attributes:
+        invoke: The same.
         limits: What the arguments of a call may hold.
         threads: The identifiers of the threads that answer a call.
     """
 
-    def __init__(self, *, allow_pickle: bool) -> None:
+    def __init__(self, invoke: Invoke, *, allow_pickle: bool) -> None:
+        self.invoke = invoke
         self._allow_pickle = allow_pickle
         self.limits = PayloadLimits()
         self.threads: set[int] = set()
@@ -110,7 +104,7 @@ class HostTools:
             ) as arguments:
                 document, buffers = self._call(name, *arguments, loop)
         except BaseException as error:  # noqa: BLE001 whatever the tool raises is the agent's code's to handle
-            document, buffers = {"error": describe(error)}, ()
+            document, buffers = {"error": describe(error, self.invoke.__module__)}, ()
         finally:
             self.threads.discard(thread)
             _answering.reset(token)
@@ -155,9 +149,8 @@ class HostTools:
         self, name: str, args: list[Any], kwargs: dict[str, Any], loop: asyncio.AbstractEventLoop | None
     ) -> tuple[dict[str, Any], Sequence[Any]]:
         # The keys are texts: they come from JSON, or whoever allows pickles trusts the kernel.
-        return self._encode(
-            name, self._coroutines.finish(_ask(name, self._require(name), args, kwargs), loop)
-        )
+        tool = self._require(name)
+        return self._encode(name, self._coroutines.finish(self.invoke(name, tool, args, kwargs), loop))
 
     def _encode(self, name: str, value: object) -> tuple[dict[str, Any], Sequence[Any]]:
         encoder = Encoder(with_buffers=True)
@@ -176,27 +169,6 @@ class HostTools:
         return document, encoder.buffers
 
 
-def _ask(name: str, tool: Callable[..., object], args: list[Any], kwargs: dict[str, Any]) -> object:
-    """Call a tool, with what it declares: not with what is for whoever runs it.
-
-    Raises:
-        TypeError: The arguments are others.
-    """
-    if is_agent(tool):
-        # `MultiStepAgent.run` takes `max_steps`, `images`, `reset` and more.
-        try:
-            given = _OF_AGENT.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(f"The agent {name!r} takes a task and additional_args: {error}") from None
-        more = given.get("additional_args")
-        if not isinstance(given["task"], str) or not isinstance(more, (dict, type(None))):
-            raise TypeError(f"The agent {name!r} takes a task, a str, and additional_args, a dict")
-        return tool(given["task"], additional_args=more) if more else tool(given["task"])
-    if isinstance(tool, Tool) and "sanitize_inputs_outputs" in kwargs.keys() - tool.inputs.keys():
-        raise TypeError(f"The tool {name!r} got an unexpected keyword argument 'sanitize_inputs_outputs'")
-    return tool(*args, **kwargs)
-
-
 def _head(request: InputRequest) -> tuple[str, str, str] | None:
     """Return the call's name, the tool's, and the form of the arguments; `None` for what is no call."""
     head = kernel_json.parse(request.prompt, PROMPT_CHARACTERS)
@@ -207,12 +179,17 @@ def _head(request: InputRequest) -> tuple[str, str, str] | None:
     return parts if all(isinstance(part, str) for part in parts) else None
 
 
-def describe(error: BaseException) -> Mapping[str, str]:
-    """Return what the agent's code is told of an error."""
+def describe(error: BaseException, invoker: str) -> Mapping[str, str]:
+    """Return what the code is told of an error.
+
+    Args:
+        error: The error.
+        invoker: The module that called the tool, whose frames say nothing.
+    """
     return {
         "type": type(error).__name__,
         "message": shorten(_text(error), MESSAGE_CHARACTERS),
-        "traceback": _places(error.__traceback__),
+        "traceback": _places(error.__traceback__, _MACHINERY | {invoker}),
     }
 
 
@@ -223,12 +200,12 @@ def _text(error: BaseException) -> str:
         return "(its text can't be had)"
 
 
-def _places(frames: TracebackType | None) -> str:
+def _places(frames: TracebackType | None, hidden: Collection[str]) -> str:
     """Return the places that a traceback leads through, from the tool on: no folder, no source, no value."""
     places = [
         f"  {PurePath(frame.f_code.co_filename).name}, line {line}, in {frame.f_code.co_name}"
         for frame, line in traceback.walk_tb(frames)
-        if frame.f_globals.get("__name__") not in _MACHINERY
+        if frame.f_globals.get("__name__") not in hidden
     ]
     omitted = len(places) - FRAMES
     if omitted > 0:

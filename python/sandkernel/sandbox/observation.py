@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
-
-from smolagents.monitoring import AgentLogger, LogLevel
+from typing import TYPE_CHECKING
 
 from sandkernel._sandkernel import overwritten, printable
-from sandkernel.exceptions import ConfigurationError
 from sandkernel.sandbox import presentation
 
 if TYPE_CHECKING:
     from sandkernel._sandkernel import Execution
 
-__all__ = ["logger", "observation", "shorten"]
-
-
-def logger(given: Any) -> Any:  # noqa: ANN401 smolagents takes several
-    """Return the logger that was given, or a silent one for `None`.
-
-    Raises:
-        ConfigurationError: It can't be told anything in the way that smolagents has, as one of the standard
-            library.
-    """
-    if given is None:
-        return AgentLogger(level=LogLevel.OFF)
-    if isinstance(given, logging.Logger) or not callable(getattr(given, "log", None)):
-        raise ConfigurationError(
-            f"logger is a logger of smolagents, such as smolagents.monitoring.AgentLogger(), not "
-            f"{type(given).__name__}"
-        )
-    return given
+__all__ = ["observation", "shorten"]
 
 
 def shorten(text: str, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""What a kernel is given for the agent's code, and is given again when it has lost its state."""
+"""Gives a kernel its variables, tools and packages, and gives them again when it has lost its state."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from sandkernel.exceptions import (
     StateLost,
     UnsupportedKernelError,
 )
-from sandkernel.integrations.smolagents import sources, tools
-from sandkernel.integrations.smolagents.placement import Placement
 from sandkernel.languages import FILES, in_python, require_python, runs_python
 from sandkernel.plans import Plan, Request, Work
-from sandkernel.sandbox import kernel_json, prelude, rebinding, tracebacks, variables
+from sandkernel.sandbox import kernel_json, prelude, rebinding, tool_definitions, tracebacks, variables
+from sandkernel.sandbox.functions import FunctionPlacement
 from sandkernel.sandbox.host_tools import HostTools
 from sandkernel.sandbox.messages import NOTICE, NOTICE_OF_REBOOT
+from sandkernel.sandbox.tool_definitions import FINAL_ANSWER, Definition, Stub
 from sandkernel.shipment import Shipment, discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sandkernel._sandkernel import Execution
-    from sandkernel.integrations.smolagents.tools import Described
     from sandkernel.providers.base import Provider
+    from sandkernel.sandbox.host_tools import Invoke
+    from sandkernel.sandbox.tool_definitions import Described, Placement
     from sandkernel.session import Session
     from sandkernel.shipment import Progress
 
-__all__ = ["Provision"]
+__all__ = ["KernelSetup"]
 
 T = TypeVar("T")
 
@@ -47,52 +48,63 @@ INSTALL_TIMEOUT = 900.0
 DISCARD_TIMEOUT = 5.0
 # A kernel that loses its state again while it is given everything anew is not waited for for ever.
 ATTEMPTS = 3
-# Of an agent's tools, all that there are.
-FINAL_ANSWER = tools.FINAL_ANSWER
 # Errors that our modules in the kernel raise on purpose.
 EXPECTED = frozenset({"Reply", "InstallError"})
 
 
-class Provision:
-    """Modules, variables, packages and tools: what the executor has for its kernel, and which it has of it.
+class KernelSetup:
+    """Modules, variables, packages and tools for a kernel, and the record of those that the kernel has.
 
     Every method but `request` returns a plan.
 
     Args:
-        logger: A logger of smolagents.
         environment: Environment variables of the kernel.
+        placement: Decides where tools run.
+        invoke: Calls a tool that stays on the host.
+        tell: Called with a line of text for what takes its time, such as an installation.
         allow_pickle: Whether values without a safe form travel as pickles.
+        with_modules: Whether the modules that smolagents imports are bound in the kernel's namespace with the
+            tools.
 
     Attributes:
         environment: Environment variables of the kernel; `None` stands for none of that name.
         placement: Where tools run.
+        tell: Called with a line of text for what takes its time.
+        with_modules: Whether the modules that smolagents imports are bound beside the tools.
         host_tools: Those that stay on the host.
         session: The session to the kernel; `None` where there is none.
         variables: The variables that were sent.
         given_tools: The tools that were sent, as they were given.
+        functions: The functions of the host that are there whatever tools are.
         installed_packages: The requirements that were installed.
         notice: What the model is to be told with its next observation; empty for nothing.
     """
 
     def __init__(
         self,
-        logger: Any,  # noqa: ANN401 smolagents takes several
         environment: Mapping[str, str | None],
+        placement: Placement,
+        invoke: Invoke,
+        tell: Callable[[str], object],
         *,
         allow_pickle: bool,
+        with_modules: bool,
     ) -> None:
         self.environment = dict(environment)
         self._sandbox: Provider | None = None
         self.session: Session | None = None
-        self._logger = logger
+        self.tell = tell
         self._allow_pickle = allow_pickle
-        self.placement = Placement("auto", logger.log)
-        self.host_tools = HostTools(allow_pickle=allow_pickle)
+        self.with_modules = with_modules
+        self.placement = placement
+        self.host_tools = HostTools(invoke, allow_pickle=allow_pickle)
         self._tools: dict[str, Described] = {}
         self.variables: dict[str, Any] = {}
         # The names of those that were sent since tools were.
         self._newest: list[str] = []
         self.given_tools: dict[str, Any] = {}
+        self.functions: dict[str, Any] = {}
+        self._functions = FunctionPlacement()
         # What the kernel has of them, and which kernel that is, in which of its lives.
         self._defined: dict[str, Described] = {}
         self._provided: tuple[Session, int] | None = None
@@ -105,6 +117,17 @@ class Provision:
         # Those of them that a new sandbox does not bring along.
         self._added: list[str] = []
         self.notice = ""
+
+    def adopt(self, placement: Placement, invoke: Invoke, tell: Callable[[str], object]) -> None:
+        """Let a framework decide from now on where its tools run, and call them.
+
+        Args:
+            placement: Decides where tools run.
+            invoke: Calls a tool that stays on the host.
+            tell: Called with a line of text for what takes its time.
+        """
+        self.placement, self.tell, self.with_modules = placement, tell, True
+        self.host_tools.invoke = invoke
 
     def move(self, sandbox: Provider, session: Session) -> None:
         """Go on with another kernel: the first one, or one in another sandbox.
@@ -137,7 +160,7 @@ class Provision:
         """Note that the model learns otherwise that the kernel's state is lost."""
         self._loss_told = True
 
-    def with_everything(self, plan: Callable[[], Plan[T]]) -> Plan[T]:
+    def run_when_ready(self, plan: Callable[[], Plan[T]]) -> Plan[T]:
         """Carry out a plan in a kernel that has everything.
 
         Its requests, made by `request`, are not run by a kernel that has lost it since: then that is given
@@ -157,7 +180,7 @@ class Provision:
         """Give a new kernel, or one that lost its state, what it needs."""
         session = self.session
         if session is None:
-            raise ClosedError("The executor is closed: create a new one")
+            raise ClosedError("The sandbox is closed: create a new one")
         provided = session, session.generation
         if self._provided == provided:
             return
@@ -234,12 +257,23 @@ class Provision:
             return
         self._require_python("Sending variables")
         shipment = variables.encode(values, allow_pickle=self._allow_pickle)
-        yield from self.with_everything(lambda: self._deliver_variables(shipment, on_progress))
+        yield from self.run_when_ready(lambda: self._deliver_variables(shipment, on_progress))
         self.variables.update(values)
         self._newest = [*self._newest, *values]
 
+    def provide(self, functions: Mapping[str, Any]) -> Plan[None]:
+        """Make functions of the host callable in the kernel, also beside the tools of every run."""
+        former = self.functions
+        self.functions = {**former, **functions}
+        try:
+            yield from self.send_tools({})
+        except BaseException:
+            self.functions = former
+            raise
+
     def send_tools(self, given: Mapping[str, Any]) -> Plan[None]:
         """Make tools in the kernel that it does not have yet, and take away those of the run before."""
+        given = {**self.functions, **given}
         if given:
             self._require_python("Sending tools, as a CodeAgent always does,")
         elif self.session is not None and not runs_python(self.session):
@@ -248,14 +282,14 @@ class Provision:
             given = {**self.given_tools, **given}
         yield from self.prepare()
         while True:
-            definitions = {definition.name: definition for definition in self.placement.define(given)}
+            definitions = {definition.name: definition for definition in self._define(given)}
             self._check_host_tools(definitions)
             failed = yield from self._install_for(definitions)
             if not self._keep_here(definitions, failed):
                 self.host_tools.give(
-                    {name: given[name] for name, each in definitions.items() if isinstance(each, tools.Stub)}
+                    {name: given[name] for name, each in definitions.items() if isinstance(each, Stub)}
                 )
-                failed |= yield from self.with_everything(lambda: self._deliver_tools(definitions))  # noqa: B023 called at once
+                failed |= yield from self.run_when_ready(lambda: self._deliver_tools(definitions))  # noqa: B023 called at once
                 if not self._keep_here(definitions, failed):
                     break
         self._tell_broken(failed)
@@ -264,8 +298,13 @@ class Provision:
         self._tools = definitions
         self.given_tools = dict(given)
 
+    def _define(self, given: Mapping[str, Any]) -> list[Described]:
+        functions = {name: tool for name, tool in given.items() if self.functions.get(name) is tool}
+        tools = {name: tool for name, tool in given.items() if name not in functions}
+        return [*self.placement.define(tools), *self._functions.define(functions)]
+
     def _check_host_tools(self, definitions: Mapping[str, Described]) -> None:
-        names = [name for name, each in definitions.items() if isinstance(each, tools.Stub)]
+        names = [name for name, each in definitions.items() if isinstance(each, Stub)]
         if names and not self._calls_host:
             raise UnsupportedKernelError(
                 "Tools that stay on the host are called by way of ipykernel, and the kernel runs Python "
@@ -300,7 +339,7 @@ class Provision:
 
     def _out_of_reach(self, wanted: Mapping[str, Sequence[str]]) -> Plan[dict[str, str]]:
         """Return which tools import what is only on this machine: no index is asked for its name."""
-        local = [module for modules in wanted.values() for module in modules if sources.is_local(module)]
+        local = [module for modules in wanted.values() for module in modules if packages.is_local(module)]
         if not local:
             return {}
         absent = yield from self._missing(local)
@@ -326,7 +365,7 @@ class Provision:
         if not (self._untouched and self._calls_host):
             return False
         kept = {definitions[name]: reason for name, reason in failed.items()}
-        kept = {each: reason for each, reason in kept.items() if isinstance(each, tools.Definition)}
+        kept = {each: reason for each, reason in kept.items() if isinstance(each, Definition)}
         self.placement.failed.update(kept)
         return bool(kept)
 
@@ -348,8 +387,8 @@ class Provision:
         wanted = [name for name in wanted if name not in modules or name.split(".")[0] in absent]
         requirements = packages.requirements(wanted)
         if requirements:
-            self._logger.log(f"Installing {', '.join(requirements)} ...")
-            yield from self.with_everything(lambda: self._install(requirements))
+            self.tell(f"Installing {', '.join(requirements)} ...")
+            yield from self.run_when_ready(lambda: self._install(requirements))
             self.installed_packages += requirements
             self._added += requirements
         return requirements
@@ -386,7 +425,7 @@ class Provision:
     def _missing(self, modules: list[str]) -> Plan[set[str]]:
         """Return which modules the kernel does not have, as it says: it may be hostile."""
         call = f"missing({modules!r})"
-        reply = yield from self.with_everything(lambda: self._ask(call))
+        reply = yield from self.run_when_ready(lambda: self._ask(call))
         # It can be no longer than what was asked, in JSON.
         names = kernel_json.parse(reply, len(json.dumps(modules)))
         if not isinstance(names, list):
@@ -399,6 +438,23 @@ class Provision:
         if execution.error is None or execution.error.name != "Reply":
             raise SandkernelError(f"The kernel did not reply to {call.partition('(')[0]}")
         return execution.error.value
+
+    def execute(self, code: str) -> Plan[Execution]:
+        """Run code of ours, whose errors say something."""
+        return (yield from self._execute(code, ()))
+
+    def run_in_python(self, purpose: str, code: str) -> Plan[Execution]:
+        """Run code of ours in a kernel that has everything.
+
+        Args:
+            purpose: What it is for, as the subject of a sentence.
+            code: The code, whose errors say something.
+
+        Raises:
+            UnsupportedKernelError: The kernel does not run Python.
+        """
+        self._require_python(purpose)
+        return (yield from self.run_when_ready(lambda: self.execute(code)))
 
     def _execute(self, code: str, buffers: Sequence[bytes | bytearray]) -> Plan[Execution]:
         execution: Execution = yield self.request(code, buffers=buffers)
@@ -436,11 +492,14 @@ class Provision:
 
     def _deliver_tools(self, definitions: Mapping[str, Described]) -> Plan[dict[str, str]]:
         """Bind these tools in the kernel, no others; return why some can't be made there, by their names."""
-        document = tools.document(
-            definitions.values(), self._defined, self._tools.keys() - definitions.keys()
+        document = tool_definitions.document(
+            definitions.values(),
+            self._defined,
+            self._tools.keys() - definitions.keys(),
+            with_modules=self.with_modules,
         )
         execution = yield from self._deliver(Shipment("_sandkernel", "receive_tools", document))
-        failed = {} if execution is None else tools.failures(_expect(execution), definitions)
+        failed = {} if execution is None else tool_definitions.failures(_expect(execution), definitions)
         for name, definition in definitions.items():
             if name in failed:
                 self._defined.pop(name, None)

@@ -1,4 +1,4 @@
-"""The sandbox of an executor and the session to its kernel, and those that take their place when it ends."""
+"""A sandbox and the session to its kernel, and those that take their place when the sandbox ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sandkernel._sandkernel import Execution
     from sandkernel.providers.base import Provider
 
-__all__ = ["Reboots"]
+__all__ = ["SandboxSupervisor"]
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ SUSPICIOUS = (ConnectionLost, GatewayError, BootError, ProtocolError)
 PROBE_SECONDS = 2.0
 
 
-class Reboots:
+class SandboxSupervisor:
     """Has one sandbox at a time, and never leaves one behind.
 
     Args:
@@ -91,7 +91,7 @@ class Reboots:
         """Boot the first sandbox."""
         self._replace()
 
-    def renew(self) -> None:
+    def ensure_alive(self) -> None:
         """Boot a new sandbox where the former one is gone; whatever fails, a later call can try again.
 
         Raises:
@@ -104,7 +104,7 @@ class Reboots:
             raise SandboxGone(str(self._gone))
         self._replace()
 
-    def guard(self, plan: Plan[T]) -> Plan[T]:
+    def translate_errors(self, plan: Plan[T]) -> Plan[T]:
         """Carry out a plan; where its error is that the sandbox is gone, that is said instead."""
         try:
             return (yield from plan)
@@ -112,7 +112,7 @@ class Reboots:
             if isinstance(error, KernelDied) and not self._shares_a_kernel():
                 raise
             execution = getattr(error, "execution", None)
-            gone = yield Work(lambda: self._ask(execution))
+            gone = yield Work(lambda: self._exit_error(execution))
             if gone is None:
                 raise
             raise gone from error
@@ -128,7 +128,7 @@ class Reboots:
         if sandbox is not None:
             self._end(sandbox, session)
 
-    def let_go(self) -> Session | None:
+    def detach(self) -> Session | None:
         """Have nothing to do with the sandbox any more, and leave it running; return the session."""
         with self._life:
             self.closed = True
@@ -171,7 +171,7 @@ class Reboots:
 
     def _require_open(self) -> None:
         if self.closed:
-            raise ClosedError("The executor was closed while its sandbox was booted: create a new one")
+            raise ClosedError("The sandbox was closed while it was booted: create a new one")
 
     @staticmethod
     def _end(sandbox: Provider, session: Session | None) -> None:
@@ -186,7 +186,7 @@ class Reboots:
         sandbox = self.sandbox
         return sandbox is not None and not sandbox.owns_kernel and bool(sandbox.endpoint.kernel_id)
 
-    def _ask(self, execution: Execution | None) -> SandboxGone | None:
+    def _exit_error(self, execution: Execution | None) -> SandboxGone | None:
         """Find out whether the sandbox is gone: it knows that itself, or its gateway is asked."""
         sandbox, session = self.sandbox, self.session
         if self.closed or sandbox is None or session is None:

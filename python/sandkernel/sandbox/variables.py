@@ -1,4 +1,4 @@
-"""Values on their way from the host to the kernel."""
+"""Variables of the kernel: their values on the way there, and back."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import pickle
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from sandkernel.exceptions import PayloadError
+from sandkernel import serialization
+from sandkernel.exceptions import PayloadError, SandkernelError, VariableNotFoundError
+from sandkernel.sandbox import final_answer
 from sandkernel.serialization import Encoder, UnsendableError
 from sandkernel.shipment import Shipment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["encode", "encode_value"]
+    from sandkernel.plans import Plan
+    from sandkernel.sandbox.setup import KernelSetup
+    from sandkernel.serialization import PayloadLimits
+
+__all__ = ["encode", "encode_value", "fetch"]
+
+
+# What the kernel may go on to keep of a value that has arrived.
+KEPT_BYTES = 1 << 20
 
 
 def encode_value(value: Any) -> Any:  # noqa: ANN401 any value may be sent
@@ -44,6 +54,39 @@ def encode(variables: Mapping[str, Any], *, allow_pickle: bool) -> Shipment:
         form, payload = _encode_variable(encoder, name, value, allow_pickle=allow_pickle)
         entries.append(f"{json.dumps(name)}:{json.dumps([form])[:-1]},{payload}]")
     return Shipment("_sandkernel", "receive_variables", f"{{{','.join(entries)}}}".encode(), encoder.buffers)
+
+
+def fetch(setup: KernelSetup, name: str, *, limits: PayloadLimits, max_bytes: int) -> Plan[Any]:
+    """Return the value of a variable of the kernel, which is never unpickled.
+
+    Args:
+        setup: Of the kernel that has it.
+        name: The variable's name, which is one of Python's.
+        limits: What is refused.
+        max_bytes: The bytes that it may have.
+
+    Raises:
+        VariableNotFoundError: The kernel has no such variable.
+        PayloadError: The value has no safe form, or is refused.
+    """
+    subject = f"The variable {name!r}"
+    call = f"__import__('_sandkernel').send_variable({name!r})"
+    execution = yield from setup.run_in_python("Reading variables", call)
+    error = execution.error
+    if error is not None and error.name == "VariableNotFoundError":
+        raise VariableNotFoundError(f"The kernel has no variable {name!r}: no code has bound that name")
+    if error is not None and error.name == "VariableError":
+        raise PayloadError(f"{error.value:.2000}")
+    sent = final_answer.from_results(execution)
+    if sent is None and (ticket := final_answer.ticket(execution)) is not None:
+        allowed = {"max_result_bytes": max_bytes, "payload_limits.payload_bytes": limits.payload_bytes}
+        sent = yield from final_answer.fetch(ticket, setup, allowed, subject)
+    if sent is None:
+        raise SandkernelError(f"The kernel did not send the variable {name!r}")
+    form, buffers = sent
+    if sum(map(len, buffers)) > KEPT_BYTES:
+        yield from setup.execute("__import__('_sandkernel').forget_answer()")
+    return serialization.decode(form, buffers, limits=limits, subject=subject, root=name)
 
 
 def _encode_variable(encoder: Encoder, name: str, value: object, *, allow_pickle: bool) -> tuple[str, str]:

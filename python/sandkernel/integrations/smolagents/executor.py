@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import sys
 import threading
-from contextlib import aclosing
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from smolagents.local_python_executor import CodeOutput
@@ -17,55 +14,54 @@ from smolagents.utils import AgentExecutionError
 
 from sandkernel import arguments, packages
 from sandkernel.concurrency import bridge
-from sandkernel.concurrency.cancellation import Cancellation, in_thread
-from sandkernel.concurrency.fair_lock import FairLock
+from sandkernel.concurrency.cancellation import in_thread
 from sandkernel.exceptions import (
-    ClosedError,
     ConfigurationError,
     ExecutionTimeout,
-    ForkError,
     InterruptedExecutionError,
     SandkernelError,
 )
-from sandkernel.files import Files
 from sandkernel.integrations.smolagents import agents, images
+from sandkernel.integrations.smolagents.logger import logger_of
 from sandkernel.integrations.smolagents.placement import Placement
 from sandkernel.integrations.smolagents.runs import Runs
-from sandkernel.integrations.smolagents.streaming import Audience, is_for_all
-from sandkernel.languages import require_python, runs_python
-from sandkernel.plans import Deadline, Outcome, Plan, Work, adrive, astream, drive, within
-from sandkernel.providers.base import Provider, as_provider
+from sandkernel.integrations.smolagents.streaming import Audience
+from sandkernel.integrations.smolagents.tools import call
+from sandkernel.languages import require_python
 from sandkernel.providers.shared import SharedSandbox
 from sandkernel.sandbox import final_answer, kernels, observation, tracebacks
-from sandkernel.sandbox.kernels import Kernels, RunOutcome
 from sandkernel.sandbox.messages import (
     explain,
     explain_unfetched,
     explain_unprepared,
     is_state_lost,
 )
-from sandkernel.sandbox.setup import Provision
-from sandkernel.sandbox.supervisor import Reboots
+from sandkernel.sandbox.runner import KernelRunner, booter, limit_of, limited, max_result_bytes
+from sandkernel.sandbox.sandbox import Sandbox
+from sandkernel.sandbox.setup import KernelSetup
 from sandkernel.serialization import PayloadLimits
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
     from types import EllipsisType, TracebackType
 
     from typing_extensions import Self
 
     from sandkernel._sandkernel import Execution, Result
+    from sandkernel.concurrency.fair_lock import FairLock
+    from sandkernel.files import Files
     from sandkernel.integrations.smolagents.placement import Places
+    from sandkernel.plans import Deadline, Plan
+    from sandkernel.providers.base import Provider
+    from sandkernel.sandbox.kernels import RunOutcome
+    from sandkernel.sandbox.supervisor import SandboxSupervisor
     from sandkernel.session import Session
     from sandkernel.shipment import Progress
 
 __all__ = ["KernelExecutor"]
 
 T = TypeVar("T")
-
-# What `Session.connect` has for `max_result_bytes`.
-DEFAULT_RESULT_BYTES = 256 << 20
 
 
 class _Quiet:
@@ -88,7 +84,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
     call `bind(agent)`.
 
     Args:
-        sandbox: Runs the gateway. The executor ends it. Or a function that boots one.
+        sandbox: A `Sandbox`, whose kernel, variables and functions are the executor's too, and whose settings
+            stay its own. Or a `Provider`, or a function that boots one. The executor ends it.
         additional_imports: Packages to install, by the names under which they are imported, or as
             requirements.
         logger: A logger of smolagents; `None` for silence.
@@ -146,7 +143,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     def __init__(
         self,
-        sandbox: Provider | Callable[[], Provider],
+        sandbox: Sandbox | Provider | Callable[[], Provider],
         additional_imports: Sequence[str] = (),
         logger: Any = None,  # noqa: ANN401 smolagents takes several
         allow_pickle: bool = False,  # noqa: FBT001, FBT002 smolagents' signature
@@ -162,24 +159,22 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         show_images: bool = False,
     ) -> None:
         additional_imports = arguments.texts(additional_imports, "additional_imports")
-        self._close_callbacks: list[Callable[[], object]] = []
-        self._kernels = Kernels()
         self._runs = Runs()
         self._places = tools
-        self._session_options = options = arguments.mapping(
-            session_options, "session_options", "arguments of Session.connect"
-        )
-        logger = observation.logger(logger)
-        self._provision = Provision(
-            logger, arguments.variables(environment, "environment"), allow_pickle=allow_pickle
-        )
-        self._turns = FairLock(self._provision.host_tools.threads.copy)
-        self._reboots = Reboots(
-            lambda booted: self._connect(booted, options),
-            _factory(sandbox, auto_reboot=auto_reboot),
-            self._provision.move,
-            again=auto_reboot,
-        )
+        options = arguments.mapping(session_options, "session_options", "arguments of Session.connect")
+        logger = logger_of(logger)
+        settings: dict[str, Any] = {
+            "allow_pickle": allow_pickle,
+            "environment": arguments.variables(environment, "environment"),
+            "auto_reboot": auto_reboot,
+            "session_options": options,
+        }
+        is_shared = isinstance(sandbox, Sandbox)
+        if isinstance(sandbox, Sandbox):
+            self._runner = _runner_of_sandbox(sandbox, settings)
+            payload_limits = sandbox.payload_limits if payload_limits is None else payload_limits
+        else:
+            self._runner = _new_runner(sandbox, logger, type(self).__name__, **settings)
         try:
             super().__init__(additional_imports, logger, allow_pickle)
             self.installed_packages = self._provision.installed_packages
@@ -187,7 +182,8 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             self.max_logs_length = max_logs_length
             self.payload_limits = PayloadLimits.of(payload_limits)
             self._provision.host_tools.limits = self.payload_limits
-            self._provision.placement = Placement(tools, logger.log)
+            placement = Placement(tools, logger.log)
+            self._provision.adopt(placement, call, logger.log)
             self.state: dict[str, Any] = {"_print_outputs": ""}
             self.last_execution: Execution | None = None
             self.on_stdout: Callable[[str], object] | None = None
@@ -206,21 +202,21 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             if self.payload_limits != PayloadLimits():
                 self._settings["payload_limits"] = dataclasses.asdict(self.payload_limits)
             if tools != "auto":
-                self._settings["tools"] = self._provision.placement.given
+                self._settings["tools"] = placement.given
             if show_images:
                 self._settings["show_images"] = True
             if auto_reboot:
                 self._settings["auto_reboot"] = True
-            self._max_answer_bytes = int(options.get("max_result_bytes", DEFAULT_RESULT_BYTES))
-            self._reboots.begin()
-            with Cancellation.following(self._open().close):
-                self._connected()
+            self._max_answer_bytes = max_result_bytes(self._runner.session_options)
+            if not is_shared:
+                self._runner.begin(self._connected)
             if install:
                 self.install_packages(self.additional_imports)
             else:
                 self.installed_packages += packages.requirements(self.additional_imports)
         except BaseException:
-            self.cleanup()
+            if not is_shared:
+                self.cleanup()
             raise
 
     # What smolagents calls.
@@ -349,8 +345,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
         What is done with them is done by the kernel, in turn with the executions.
         """
-        files = self._provision.files
-        return Files(lambda plan: self._drive(files(plan)), lambda plan: self._adrive(files(plan)))
+        return self._runner.files
 
     # Further kernels.
 
@@ -372,8 +367,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             ClosedError: This executor is closed.
             SandkernelError: The kernel can't be had.
         """
-        self._require_open()
-        kernel = drive(self._reboots.guard(self._start_kernel()), self._open())
+        kernel = self._runner.drive_beside(self._runner.start_kernel(self._new_kernel))
         if inherit:
             try:
                 kernel.send_variables(self._provision.variables)
@@ -394,7 +388,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         timeout: float | EllipsisType | None = ...,
         max_kernels: int = 4,
         inherit: bool = True,
-    ) -> list[RunOutcome]:
+    ) -> list[RunOutcome[CodeOutput]]:
         """Run pieces of code at the same time, each in a kernel of its own that is deleted afterwards.
 
         None sees what another one does to its variables. An error of one is data, and stops no other. Ctrl-C
@@ -424,13 +418,13 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         timeout: float | EllipsisType | None = ...,
         max_kernels: int = 4,
         inherit: bool = True,
-    ) -> list[RunOutcome]:
+    ) -> list[RunOutcome[CodeOutput]]:
         """Do what `run_many` does. Cancelling it stops all of them."""
         return await self._run_many(codes, timeout, max_kernels, inherit=inherit)
 
     def _run_many(
         self, codes: Sequence[str], timeout: float | EllipsisType | None, max_kernels: int, *, inherit: bool
-    ) -> Coroutine[Any, Any, list[RunOutcome]]:
+    ) -> Coroutine[Any, Any, list[RunOutcome[CodeOutput]]]:
         # No coroutine itself: what can't work is said before anything is begun.
         codes = kernels.check(codes, max_kernels)
         self._require_open()
@@ -439,33 +433,27 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
             lambda: self.anew_kernel(inherit=inherit),
             lambda kernel, code: kernel.arun(code, timeout=timeout),
             max_kernels,
+            (AgentExecutionError, SandkernelError),
         )
 
-    def _start_kernel(self) -> Plan[KernelExecutor]:
-        def construct() -> KernelExecutor:
-            sandbox = self._sandbox
-            if sandbox is None:
-                raise self._closed_error()
-            kernel = KernelExecutor(
-                SharedSandbox(sandbox),
-                (),
-                self.logger,
-                self.allow_pickle,
-                timeout=self.timeout,
-                max_logs_length=self.max_logs_length,
-                payload_limits=self.payload_limits,
-                install=False,
-                tools=self._places,
-                environment=self._provision.environment,
-                session_options=self._with_kernel_name(self._session_options),
-                show_images=self.show_images,
-            )
-            kernel.installed_packages += self.installed_packages
-            kernel._provision.placement.failed = self._provision.placement.failed
-            return kernel
-
-        started: KernelExecutor = yield Work(lambda: self._kernels.start(construct))
-        return started
+    def _new_kernel(self, sandbox: Provider) -> KernelExecutor:
+        kernel = KernelExecutor(
+            SharedSandbox(sandbox),
+            (),
+            self.logger,
+            self.allow_pickle,
+            timeout=self.timeout,
+            max_logs_length=self.max_logs_length,
+            payload_limits=self.payload_limits,
+            install=False,
+            tools=self._places,
+            environment=self._provision.environment,
+            session_options=self._runner.options_of_kernel(),
+            show_images=self.show_images,
+        )
+        kernel.installed_packages += self.installed_packages
+        kernel._provision.placement.failed = self._provision.placement.failed
+        return kernel
 
     def bind(self, agent: Any) -> None:  # noqa: ANN401 a CodeAgent
         """Make `agent.to_dict()` name this executor: what is saved can't be loaded without one."""
@@ -500,31 +488,15 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
         A second call does nothing, nor does one in a forked child: what there is belongs to the parent.
         """
-        if not self._reboots.owned:
-            # Before any lock: another thread of the parent's may have held one when the child was forked.
-            return
-        try:
-            self._kernels.close()
-        finally:
-            self._close()
+        self._runner.close()
 
-    def _close(self) -> None:
-        try:
-            self._provision.host_tools.close()
-            self._reboots.close()
-        finally:
-            self._turns.close()
-            self._tell_closed()
+    def close(self) -> None:
+        """Do what `cleanup` does, under the name that all else of this package has for it."""
+        self.cleanup()
 
     def add_close_callback(self, callback: Callable[[], object]) -> None:
         """Have a function called, once, after the executor was closed; at once where it is closed already."""
-        self._close_callbacks.append(callback)
-        if self._reboots.closed:
-            self._tell_closed()
-
-    def _tell_closed(self) -> None:
-        while self._close_callbacks:
-            self._close_callbacks.pop()()
+        self._runner.add_close_callback(callback)
 
     def is_alive(self, timeout: float = 5.0) -> bool:
         """Whether the kernel answers, within some seconds and after what it is doing.
@@ -532,19 +504,7 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         Raises:
             ConfigurationError: What it is doing waits for this very call, so that it can't be asked.
         """
-        if not self._reboots.owned:
-            return False
-        try:
-            self._require_open()
-            with self._turns.take():
-                session = self._open()
-                nothing = "pass" if runs_python(session) else ""
-                session.run(nothing, timeout=timeout, silent=True, store_history=False)
-        except ConfigurationError:
-            raise
-        except SandkernelError:
-            return False
-        return True
+        return self._runner.is_alive(timeout)
 
     def delete(self) -> None:
         """Do what `cleanup` does, under the name that smolagents' Docker executor has for it."""
@@ -572,26 +532,14 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         """Run code as `run_code_raise_errors` does; cancelling the task interrupts the kernel."""
         return await self._adrive(self._execute(code, timeout))
 
-    async def astream(self, code: str, *, timeout: float | EllipsisType | None = ...) -> AsyncIterator[Any]:
+    def astream(self, code: str, *, timeout: float | EllipsisType | None = ...) -> AsyncGenerator[Any, None]:
         """Run code as `arun` does, and yield its events as they come: `Output`, `Result`, `ExecutionError`.
 
         The last thing yielded is the `CodeOutput`; an error of the code is raised after its event. Others
         have their turn when all is yielded, or the stream is closed (`contextlib.aclosing`); once `timeout`
         is over, also while nobody asks for the next event.
         """
-        self._require_open()
-        plan = self._reboots.guard(self._execute(code, timeout))
-        limit = self._limit(timeout)
-        async with self._turns.atake() as turn:
-            await self._renew()
-            with self._turns.lending(turn, limit):
-                async with aclosing(astream(plan, self._open())) as events:
-                    async for event in events:
-                        told = event.value if isinstance(event, Outcome) else event
-                        if told is not event or is_for_all(event):
-                            turn.suspended = True
-                            yield told
-                            await self._turns.go_on(turn)
+        return self._runner.astream(self._execute(code, timeout), self._limit(timeout))
 
     async def asend_tools(self, tools: Mapping[str, Any]) -> None:
         """Do what `send_tools` does."""
@@ -624,87 +572,55 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
 
     # How it is done.
 
-    def _connect(self, sandbox: Provider, options: Mapping[str, Any]) -> Session:
-        return sandbox.connect(self._with_kernel_name(options))
-
-    def _with_kernel_name(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a kernel that comes beside this one, or in its place, be of the same kind."""
-        name = None if self._session is None else self._session.kernel_name
-        return {**options, "kernel_name": options.get("kernel_name") or name}
-
     def _connected(self) -> None:
         """Do what is to be done once, when the first session is open."""
 
     @property
+    def _provision(self) -> KernelSetup:
+        return self._runner.setup
+
+    @property
+    def _reboots(self) -> SandboxSupervisor:
+        return self._runner.supervisor
+
+    @property
+    def _turns(self) -> FairLock:
+        return self._runner.lock
+
+    @property
     def _sandbox(self) -> Provider | None:
-        return self._reboots.sandbox
+        return self._runner.provider
 
     @property
     def _session(self) -> Session | None:
-        return self._reboots.session
+        return self._runner.session
 
     def _require_open(self) -> None:
-        if self._reboots.closed:
-            raise self._closed_error()
-        if not self._reboots.owned:
-            raise ForkError(
-                f"This {type(self).__name__} belongs to the process that this one was forked off: create a "
-                "new one here"
-            )
-        if self._provision.host_tools.is_answering():
-            raise ConfigurationError(
-                f"This {type(self).__name__} runs the code that waits for this tool: give the tool, or the "
-                "managed agent, an executor of its own, such as one of new_kernel()"
-            )
+        self._runner.require_open()
 
     def _open(self) -> Session:
-        session = self._session
-        if session is None:
-            raise self._closed_error()
-        return session
-
-    def _closed_error(self) -> ClosedError:
-        return ClosedError(f"This {type(self).__name__} is closed: create a new one")
-
-    async def _renew(self) -> None:
-        if self._reboots.is_due:
-            await in_thread(self._reboots.renew)
+        return self._runner.open()
 
     def _drive(self, plan: Plan[T]) -> T:
-        self._require_open()
-        with self._turns.take():
-            self._reboots.renew()
-            return drive(self._reboots.guard(plan), self._open())
+        return self._runner.drive(plan)
 
     async def _adrive(self, plan: Plan[T]) -> T:
-        self._require_open()
-        async with self._turns.atake():
-            await self._renew()
-            return await adrive(self._reboots.guard(plan), self._open())
+        return await self._runner.adrive(plan)
 
     def _execute(self, code: str, timeout: float | EllipsisType | None) -> Plan[CodeOutput]:
         # Not a plan itself: what can't work is said before waiting for a turn.
         if not isinstance(code, str):
             raise ConfigurationError(f"The code is a str, not {type(code).__name__}")
-        return self._step(code, self._limit(timeout))
+        limit = self._limit(timeout)
+        return limited(limit, lambda deadline: self._execution(code, deadline))
 
     def _limit(self, timeout: float | EllipsisType | None) -> float | None:
-        limit = self.timeout if timeout is ... else timeout
-        if not (limit is None or (isinstance(limit, (int, float, Real)) and limit > 0)):
-            raise ConfigurationError(f"timeout is a number of seconds above 0, not {limit!r:.60}")
-        return None if limit == math.inf else limit
-
-    def _step(self, code: str, limit: float | None) -> Plan[CodeOutput]:
-        if limit is None:
-            return (yield from self._execution(code, None))
-        # From here on: its turn has come, and its sandbox is there.
-        deadline = Deadline(limit)
-        return (yield from within(deadline, self._execution(code, deadline)))
+        return limit_of(self.timeout if timeout is ... else timeout)
 
     def _execution(self, code: str, deadline: Deadline | None) -> Plan[CodeOutput]:
         self.state["_print_outputs"] = ""
         try:
-            execution = yield from self._provision.with_everything(lambda: self._ask(code, deadline))
+            execution = yield from self._provision.run_when_ready(lambda: self._ask(code, deadline))
         except ExecutionTimeout as error:
             if isinstance(error.__cause__, ExecutionTimeout):
                 raise
@@ -777,10 +693,40 @@ class KernelExecutor(RemotePythonExecutor):  # type: ignore[misc] # smolagents h
         }
 
 
-def _factory(sandbox: object, *, auto_reboot: bool) -> Callable[[], Provider]:
-    if callable(sandbox):
-        return lambda: as_provider(sandbox())
-    if auto_reboot:
-        raise ConfigurationError("auto_reboot=True takes a function that boots a sandbox, not a sandbox")
-    provider = as_provider(sandbox)
-    return lambda: provider
+def _new_runner(
+    sandbox: Provider | Callable[[], Provider],
+    logger: Any,  # noqa: ANN401
+    name: str,
+    *,
+    allow_pickle: bool,
+    environment: Mapping[str, str | None],
+    auto_reboot: bool,
+    session_options: Mapping[str, Any],
+) -> KernelRunner:
+    placement = Placement("auto", logger.log)
+    setup = KernelSetup(
+        environment, placement, call, logger.log, allow_pickle=allow_pickle, with_modules=True
+    )
+    return KernelRunner(
+        booter(sandbox, auto_reboot=auto_reboot),
+        setup,
+        name=name,
+        owner="executor",
+        auto_reboot=auto_reboot,
+        session_options=session_options,
+    )
+
+
+def _runner_of_sandbox(sandbox: Sandbox, settings: Mapping[str, object]) -> KernelRunner:
+    """Return the runner of a sandbox.
+
+    Raises:
+        ConfigurationError: A setting is given that the sandbox has already.
+    """
+    for name, value in settings.items():
+        if value:
+            instead = "give it to Sandbox.create"
+            if name == "allow_pickle":
+                instead = "its values are never unpickled"
+            raise ConfigurationError(f"{name} is no setting of an executor on a Sandbox: {instead}")
+    return sandbox.runner

@@ -12,8 +12,8 @@ from sandkernel import arguments, packages
 from sandkernel.concurrency.cancellation import in_thread
 from sandkernel.concurrency.exit_handlers import watch_for_termination
 from sandkernel.integrations.smolagents.executor import KernelExecutor
+from sandkernel.integrations.smolagents.logger import logger_of
 from sandkernel.providers.modal import ModalSandbox
-from sandkernel.sandbox import observation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,7 +192,7 @@ class ModalExecutor(KernelExecutor):
         allow_pickle: bool,  # noqa: FBT001
         **options: Any,  # noqa: ANN401 those of `KernelExecutor`
     ) -> None:
-        logger = observation.logger(logger)
+        logger = logger_of(logger)
 
         def begin() -> ModalSandbox:
             sandbox = boot(self._on_stage)
@@ -380,12 +380,12 @@ class ModalExecutor(KernelExecutor):
             The sandbox's id, for `from_id`.
         """
         self._require_open()
-        self._kernels.close()
+        self._runner.kernels.close()
         sandbox_id = self._modal.detach()
-        session = self._reboots.let_go()
+        session = self._reboots.detach()
         if session is not None:
             session.close()
-        self._tell_closed()
+        self._runner.tell_closed()
         return sandbox_id
 
     # Async twins.

@@ -15,6 +15,8 @@ from sandkernel.integrations.smolagents.interpreter import PythonInterpreter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandkernel.sandbox.tool_definitions import Definition, Described
+
 __all__ = ["Placement", "Places", "Where"]
 
 Where: TypeAlias = Literal["auto", "host", "ship"]
@@ -59,9 +61,9 @@ class Placement:
         self._rest = cast("Where", rest)
         self._tell = tell
         self._told: set[str] = set()
-        self.failed: dict[tools.Described, str] = {}
+        self.failed: dict[Described, str] = {}
 
-    def define(self, given: Mapping[str, Any]) -> list[tools.Described]:
+    def define(self, given: Mapping[str, Any]) -> list[Described]:
         """Return what the kernel is told of tools.
 
         Raises:
@@ -71,7 +73,7 @@ class Placement:
             self._tell_once(name, f"tools names {name!r}, and the agent has no such tool")
         return [self._define(name, tool) for name, tool in given.items()]
 
-    def _define(self, name: str, tool: Any) -> tools.Described:  # noqa: ANN401 whatever the user gave
+    def _define(self, name: str, tool: Any) -> Described:  # noqa: ANN401 whatever the user gave
         place = self._places.get(name, self._rest)
         if isinstance(tool, PythonInterpreterTool):
             if place == "host":
@@ -99,7 +101,7 @@ class Placement:
             )
         return tools.stub(name, tool)
 
-    def _judge(self, name: str, tool: Any) -> tuple[tools.Definition | None, str]:  # noqa: ANN401
+    def _judge(self, name: str, tool: Any) -> tuple[Definition | None, str]:  # noqa: ANN401
         """Return the definition of a tool, if it has one, and why it has to stay here, if it has."""
         try:
             definition = tools.define(name, tool)

@@ -8,15 +8,11 @@ import builtins
 import dis
 import functools
 import importlib
-import importlib.metadata
-import importlib.util
 import inspect
 import symtable
-import sysconfig
 import textwrap
 import types
 import typing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import smolagents
@@ -33,7 +29,6 @@ __all__ = [
     "functions",
     "imports",
     "is_future",
-    "is_local",
     "runs_code",
     "unannotated",
 ]
@@ -113,21 +108,6 @@ def imports(code: str) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
-
-
-def is_local(module: str) -> bool:
-    """Whether a module is of this machine alone: it is here, and no package has it."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return False
-    if spec is None:
-        return False
-    folders = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
-    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-    if any(Path(place).is_relative_to(folder) for place in places for folder in folders):
-        return False
-    return module not in importlib.metadata.packages_distributions()
 
 
 # Each run of an agent asks again for all of its tools.

@@ -9,7 +9,7 @@ from smolagents.monitoring import LogLevel
 
 from sandkernel._sandkernel import printable
 from sandkernel.callbacks import GRACE_SECONDS
-from sandkernel.sandbox import final_answer, rebinding
+from sandkernel.sandbox.runner import is_public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,18 +17,10 @@ if TYPE_CHECKING:
     from sandkernel._sandkernel import Result
     from sandkernel.plans import Deadline
 
-__all__ = ["Audience", "is_for_all"]
-
-# What the kernel and the executor tell each other.
-_PRIVATE = frozenset({final_answer.MIME, rebinding.MIME})
+__all__ = ["Audience"]
 
 # What is kept of a line that does not end.
 _LINE_LENGTH = 10_000
-
-
-def is_for_all(event: object) -> bool:
-    """Whether an event is one of the code's, not of the executor's own."""
-    return _PRIVATE.isdisjoint(getattr(event, "mime_types", ()))
 
 
 class Audience:
@@ -92,7 +84,7 @@ class Audience:
             self._logger.log(Text(message), level=LogLevel.ERROR)
 
     def _tell_result(self, result: Result) -> None:
-        if is_for_all(result):
+        if is_public(result):
             self._tell("result", result)
 
     def _tell(self, name: str, told: object) -> None:

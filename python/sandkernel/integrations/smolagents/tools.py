@@ -4,95 +4,43 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import inspect
 import json
 import re
 import sys
 import types
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from smolagents.tool_validation import validate_tool_attributes
 from smolagents.tools import Tool
 from smolagents.utils import get_source, instance_to_source
 
-from sandkernel.exceptions import ConfigurationError, SandkernelError
+from sandkernel.exceptions import ConfigurationError
 from sandkernel.integrations.smolagents import sources
-from sandkernel.sandbox import kernel_json
+from sandkernel.sandbox.tool_definitions import Definition, Stub
 from sandkernel.sandbox.variables import encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from sandkernel._sandkernel import Execution
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "NO_ARGUMENTS",
-    "Definition",
-    "Described",
-    "Stub",
+    "call",
     "define",
-    "document",
-    "failures",
     "is_agent",
     "stub",
 ]
 
-# Of what a kernel says of the tools that it could not make.
-_FAILURES_CHARACTERS = 1 << 20
-FINAL_ANSWER = "final_answer"
 # Of a tool that was made without any.
 NO_ARGUMENTS = "{}"
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What the kernel needs to make a tool of its own.
-
-    Attributes:
-        name: What the agent calls it by.
-        code: The source of its class and of the classes that it derives from.
-        class_name: The class to make it of.
-        arguments: The constructor's arguments, in JSON.
-        imports: The modules that the code imports, without those of the standard library.
-    """
-
-    name: str
-    code: str
-    class_name: str
-    arguments: str
-    imports: tuple[str, ...]
-
-    def described(self) -> dict[str, Any]:
-        """Return what the kernel makes it of."""
-        arguments = json.loads(self.arguments)
-        return {"code": self.code, "class_name": self.class_name, "arguments": arguments}
-
-
-@dataclass(frozen=True)
-class Stub:
-    """What the kernel is told of a tool that stays on the host.
-
-    Attributes:
-        name: What the agent calls it by.
-        description: What it does.
-        inputs: What it takes, in JSON.
-        output_type: What it returns.
-        imports: Nothing: the kernel needs no module for it.
-    """
-
-    name: str
-    description: str
-    inputs: str
-    output_type: str
-    imports: tuple[str, ...] = ()
-
-    def described(self) -> dict[str, Any]:
-        """Return what the kernel shows of it."""
-        inputs = json.loads(self.inputs)
-        return {"description": self.description, "inputs": inputs, "output_type": self.output_type}
+# What a managed agent declares as its inputs.
+_OF_AGENT = inspect.Signature(
+    [
+        inspect.Parameter("task", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("additional_args", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+    ]
+)
 
 
 def stub(name: str, tool: Any) -> Stub:  # noqa: ANN401 whatever can be called
@@ -108,47 +56,30 @@ def stub(name: str, tool: Any) -> Stub:  # noqa: ANN401 whatever can be called
     return Stub(name, description, inputs, output_type)
 
 
-# What the kernel is told of a tool.
-Described: TypeAlias = Definition | Stub
-
-
 def is_agent(tool: object) -> bool:
     """Whether it is a managed agent."""
     return hasattr(tool, "managed_agents")
 
 
-def document(
-    definitions: Iterable[Described], known: Mapping[str, Described], former: Iterable[str]
-) -> bytes:
-    """Return the document that makes tools in the kernel.
+def call(name: str, tool: Callable[..., object], args: list[Any], kwargs: dict[str, Any]) -> object:
+    """Call a tool, with what it declares: not with what is for whoever runs it.
 
-    Args:
-        definitions: The tools that are to be there.
-        known: Those that the kernel has: only their names are sent.
-        former: The names of those that are not to be there any more.
+    Raises:
+        TypeError: The arguments are others.
     """
-    entries = []
-    for definition in definitions:
-        key = hashlib.sha256(repr(definition).encode(errors="backslashreplace")).hexdigest()
-        entry: dict[str, Any] = {"name": definition.name, "key": key}
-        if known.get(definition.name) != definition:
-            entry["is_final_answer"] = definition.name == FINAL_ANSWER
-            entry["definition"] = definition.described()
-        entries.append(entry)
-    return json.dumps({"tools": entries, "former": sorted(former)}).encode()
-
-
-def failures(execution: Execution, definitions: Mapping[str, Described]) -> dict[str, str]:
-    """Return why a kernel could not make tools, by their names, as it says: it may be hostile."""
-    error = execution.error
-    if error is None:
-        return {}
-    said = kernel_json.parse(error.value, _FAILURES_CHARACTERS)
-    if not isinstance(said, dict):
-        raise SandkernelError(f"The kernel could not take the tools: {error.value:.500}")
-    return {
-        name: f"{said[name]:.2000}" for name in definitions if name in said and isinstance(said[name], str)
-    }
+    if is_agent(tool):
+        # `MultiStepAgent.run` takes `max_steps`, `images`, `reset` and more.
+        try:
+            given = _OF_AGENT.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"The agent {name!r} takes a task and additional_args: {error}") from None
+        more = given.get("additional_args")
+        if not isinstance(given["task"], str) or not isinstance(more, (dict, type(None))):
+            raise TypeError(f"The agent {name!r} takes a task, a str, and additional_args, a dict")
+        return tool(given["task"], additional_args=more) if more else tool(given["task"])
+    if isinstance(tool, Tool) and "sanitize_inputs_outputs" in kwargs.keys() - tool.inputs.keys():
+        raise TypeError(f"The tool {name!r} got an unexpected keyword argument 'sanitize_inputs_outputs'")
+    return tool(*args, **kwargs)
 
 
 def define(name: str, tool: Any) -> Definition:  # noqa: ANN401 whatever the user gave
