@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sandkernel.exceptions import ConfigurationError
 
-__all__ = ["mapping", "texts", "variables"]
+__all__ = ["flag", "mapping", "texts", "variables"]
 
 V = TypeVar("V")
 
@@ -57,6 +57,22 @@ def mapping(given: Mapping[str, V] | None, name: str, of: str) -> dict[str, V]:
     if not isinstance(found, Mapping):
         raise ConfigurationError(f"{name} is a mapping of {of}, not {type(found).__name__}: {found!r:.100}")
     return dict(found)
+
+
+def flag(given: bool, name: str) -> bool:  # noqa: FBT001
+    """Return a choice between two.
+
+    Args:
+        given: `True` or `False`.
+        name: The argument's name, for the error.
+
+    Raises:
+        ConfigurationError: It is something else. Whatever it is, Python would take it for one of the two.
+    """
+    found: Any = given
+    if not isinstance(found, bool):
+        raise ConfigurationError(f"{name} is True or False, not {type(found).__name__}: {found!r:.100}")
+    return found
 
 
 def variables(given: Mapping[str, str | None] | None, name: str) -> dict[str, str | None]:

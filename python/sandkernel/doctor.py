@@ -230,6 +230,7 @@ def _local() -> Iterator[Check]:
         from sandkernel.session import Session  # noqa: PLC0415
 
         with LocalSandbox(on_stage=stages.__setitem__) as sandbox:
+            confinement = sandbox.confinement
             endpoint = sandbox.endpoint
             connecting = time.perf_counter()
             with Session.connect(
@@ -244,6 +245,7 @@ def _local() -> Iterator[Check]:
         return
     detail = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.items())
     yield Check(LOCAL, "boot", "ok", f"{total:.2f} s", detail, seconds={**stages, "total": total})
+    yield _confined(confinement)
     median, slowest = statistics.median(runs), max(runs)
     yield Check(
         LOCAL,
@@ -252,6 +254,21 @@ def _local() -> Iterator[Check]:
         f"{median * 1000:.1f} ms",
         f"median of {ROUND_TRIPS} runs, the slowest took {slowest * 1000:.1f} ms",
         seconds={"median": median, "slowest": slowest},
+    )
+
+
+def _confined(state: str) -> Check:
+    """Whether the kernels are kept from this user's processes: a sandbox works without that, too."""
+    if state == "on":
+        return Check(LOCAL, "confinement", "ok", "on", "code reaches no process outside of its sandbox")
+    reason = state.partition(": ")[2]
+    return Check(
+        LOCAL,
+        "confinement",
+        "note",
+        "off",
+        f"code can end and look into this user's processes: {reason}",
+        "Use Linux 6.12 or later, with Landlock among its security modules",
     )
 
 

@@ -41,7 +41,7 @@ BEHAVIOUR = {
     "terminal": "failure(lambda: open('/dev/tty'))",
     "niceness": "os.nice(0)",
     "limits": "[resource.getrlimit(number) for number in range(16)]",
-    "umask": "process_status('Umask', 'Groups', 'Uid', 'Gid', 'SigBlk', 'NoNewPrivs')",
+    "umask": "process_status('Umask', 'Groups', 'Uid', 'Gid', 'SigBlk')",
     "locale": "[locale.getlocale(), locale.getpreferredencoding(), sys.stdin.encoding, sys.stdin.errors]",
     "flags": "str(sys.flags)",
     "program": "[os.path.basename(sys.argv[0]), sys.modules['__main__'].__name__]",
@@ -55,6 +55,8 @@ PLACE = {
     "signals": "{number: str(signal.getsignal(number)) for number in signal.valid_signals()}",
     "ignored signals": "process_status('SigIgn', 'SigCgt')",
     "directory": "os.getcwd()",
+    # Kernels of ours are confined.
+    "privileges": "process_status('NoNewPrivs')",
     "environment": "dict(os.environ)",
     "path": "sys.path",
     "modules": "sorted(name for name in sys.modules if 'sandkernel' in name)",

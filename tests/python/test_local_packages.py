@@ -282,6 +282,6 @@ def test_a_host_without_any_pip_has_uv_as_one(
     monkeypatch.setattr(Environment, "_bundled_pip", lambda _: None)
     environment.create()
     command = [environment.python, "-m", "pip", "install", next(wheels.glob("sandalpha-*"))]
-    variables = {name: value for name, value in environment.variables().items() if value is not None}
+    variables = {name: value for name, value in environment.variables({}).items() if value is not None}
     subprocess.run(command, check=True, capture_output=True, env=variables)
     assert (environment.packages / "sandalpha.py").exists()

@@ -58,3 +58,19 @@ def test_packages_of_the_suite(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "ConfigurationError" in done.stdout
     assert "no such requirement" in done.stdout
+
+
+def test_options_of_the_suites_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture(scope='session')\n"
+        "def sandkernel_sandbox_options():\n"
+        "    return {'environment': {'GREETING': 'hello'}, 'inherit_environment': True}\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(sandkernel_executor):\n"
+        '    code = \'import os; os.environ["GREETING"], os.environ["HOME"]\'\n'
+        "    assert sandkernel_executor(code).output == repr(('hello', __import__('os').environ['HOME']))\n"
+    )
+    done = suite(tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

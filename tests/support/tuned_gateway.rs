@@ -13,6 +13,8 @@ pub(crate) struct TunedGateway {
     pub(crate) port: u16,
     pub(crate) token: String,
     pub(crate) kernel_id: String,
+    /// Of the gateway itself, which on Linux is a child of our child.
+    process_id: u32,
     child: Child,
     directory: PathBuf,
 }
@@ -54,23 +56,25 @@ impl TunedGateway {
         let report: serde_json::Value = serde_json::from_str(&line).expect("the report is JSON");
         let port = report["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         let port = port.unwrap_or_else(|| panic!("the gateway did not start: {report}"));
-        Self { port, token, kernel_id, child, directory }
+        let process_id = report["process_id"].as_u64().and_then(|number| u32::try_from(number).ok());
+        let process_id = process_id.unwrap_or_else(|| panic!("the gateway has no process: {report}"));
+        Self { port, token, kernel_id, process_id, child, directory }
     }
 
     /// Ends the gateway at once, as a crash would.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
+        signal("KILL", self.process_id);
         let _ = self.child.wait();
     }
 
     /// Stops the gateway's process, its kernels not, until it is told to continue.
     pub(crate) fn stop(&self) {
-        signal("STOP", self.child.id());
+        signal("STOP", self.process_id);
     }
 
     /// Lets it continue.
     pub(crate) fn continue_(&self) {
-        signal("CONT", self.child.id());
+        signal("CONT", self.process_id);
     }
 
     /// The gateway by way of another port.

@@ -17,9 +17,11 @@ The token comes in it only by stdin; otherwise it is `KG_AUTH_TOKEN`, which is t
     ping_interval   seconds between pings; who answers none for three is cut off. Default: 30; 0: none
     log_limit       bytes: stderr, where it is a file, is emptied when it is larger. Default: 0, never
 
-The answer is a JSON line on stdout: `{"port": ..., "process_id": ..., "kernel_id": ...}` as soon as it
-serves, or `{"error": ...}`, with `"missing"` where a module is. What depends on the version of the gateway
-is guarded: with another version it starts too, only slower. Where `kernel_id` is null, it took no kernel.
+The answer is a JSON line on stdout, as soon as it serves:
+`{"port": ..., "process_id": ..., "kernel_id": ..., "confinement": ...}`, or `{"error": ...}`, with
+`"missing"` where a module is. What depends on the version of the gateway is guarded: with another version it
+starts too, only slower. Where `kernel_id` is null, it took no kernel. `confinement` is "on" where kernels
+can't reach processes outside of the sandbox, or "off: " and why they can.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from sandkernel.gateway.kernels import (
     write_kernel_specification,
 )
 from sandkernel.gateway.processes import Processes, Watcher
+from sandkernel.gateway.supervision import supervise
 from sandkernel.gateway.tuning import tune, tune_nudge, tune_websocket
 
 Configuration = Dict[str, Any]
@@ -219,7 +222,8 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
     tune(tune_activity)
     tune(tune_resuming, application.web_app)
     tune(tune_restarts, application.kernel_manager)
-    if not tune(tune_provisioner, early, processes) and early is not None:
+    is_ours = tune(tune_provisioner, early, processes)
+    if not is_ours and early is not None:
         early.discard()
 
     async def start() -> None:
@@ -238,7 +242,8 @@ def serve(configuration: Configuration, report: Report, processes: Processes) ->
             # Not before: who knows the kernel's id already may ask for it with its first request.
             application.http_server.add_sockets([listener])
             port = listener.getsockname()[1]
-            report.send(port=port, process_id=os.getpid(), kernel_id=kernel_id)
+            state = processes.kernel_states.state() if is_ours else "off: kernels are started another way"
+            report.send(port=port, process_id=os.getpid(), kernel_id=kernel_id, confinement=state)
         except Exception as error:
             failures.append(error)
             loop.stop()
@@ -257,7 +262,10 @@ def main() -> None:
     """Run the program."""
     configuration = read_configuration()
     report = Report()
-    processes = Processes()
+    processes = None
+    if configuration.get("parent") and sys.platform == "linux":
+        processes = supervise(configuration, report.descriptor)
+    processes = processes or Processes()
     watcher = Watcher(configuration, processes)
     signal.signal(signal.SIGTERM, watcher.end)
     # Not SIG_IGN: the kernels would inherit that.

@@ -135,6 +135,7 @@ def tune_provisioner(early: Optional[EarlyKernel], processes: Processes) -> None
         options.setdefault("preexec_fn", processes.tie)
         information = await launch_kernel(self, cmd, **options)
         processes.kernels[self.process.pid] = self.process
+        processes.kernel_states.state()
         return information
 
     provisioner.pre_launch = pre_launch_adopting

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, Iterable, Iterator, List, NoReturn, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NoReturn, Optional, Tuple
 
 from sandkernel.gateway import removal
+from sandkernel.gateway.confinement import Confinement, KernelStates
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # Seconds in which all processes are killed, and the looks at the newest one between two walks over all.
@@ -79,10 +80,16 @@ def newest_descendants(ancestor: int) -> List[int]:
 
 
 class Processes:
-    """The kernels and whatever they start: none outlives us."""
+    """The kernels and whatever they start: none outlives us.
 
-    def __init__(self) -> None:
+    Args:
+        confinement: What confines the kernels and, where it did so already, us.
+    """
+
+    def __init__(self, confinement: Optional[Confinement] = None) -> None:
         self.process_id = os.getpid()
+        self.confinement = confinement or Confinement()
+        self.kernel_states = KernelStates(self.confinement)
         self.kernels: Dict[int, Any] = {}
         self.prctl: Any = None
         self.adopting = False
@@ -101,28 +108,38 @@ class Processes:
                 self.adopting = self.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
     def tie(self) -> None:
-        """Make a kernel's process, from inside and before its program, end with us even if we are killed."""
+        """Confine a kernel's process, from inside and before its program, and have it end with us.
+
+        So it is even if we are killed.
+        """
         if self.ending:
             os._exit(1)
         if self.prctl is not None:
             self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != self.process_id:
                 os._exit(1)
+        self.kernel_states.confine(self.process_id)
 
     def kill_all(self) -> None:
-        """Kill our descendants and, where orphans are not ours, the process groups of the kernels.
+        """Kill all that we have started, and all that these have started.
 
-        They may start others meanwhile: none is left where the system says that we have no child any more.
+        Where we are in a domain of our own, that is one step. Otherwise it is our descendants and, where
+        orphans are not ours, the process groups of the kernels: they may start others meanwhile, and none is
+        left where the system says that we have no child any more.
         The event loop goes on meanwhile; without `ending`, it would start the killed kernels anew.
         """
         self.ending = True
+        are_all_killed = self.confinement.kill_inside()
         groups = () if self.adopting else tuple(self.kernels)
         end = time.monotonic() + KILL_WITHIN
         while time.monotonic() < end:
-            remaining = descendants(self.process_id, groups)
+            remaining = [] if are_all_killed else descendants(self.process_id, groups)
             kill(remaining)
             if not (self.reap_all() if self.adopting else remaining):
                 return
+            if are_all_killed:
+                time.sleep(0.001)
+                continue
             for _ in range(NEWEST_LOOKS):
                 kill(newest_descendants(self.process_id))
 

@@ -16,6 +16,7 @@ PACKAGES = ("sandkernel", "sandkernel.gateway", "sandkernel.gateway.kernel_tunin
 MODULES = (
     "activity",
     "bootstrap",
+    "confinement",
     "deaths",
     "imports",
     "journal",
@@ -36,6 +37,7 @@ MODULES = (
     "restarts",
     "shortening",
     "sources",
+    "supervision",
     "tuning",
 )
 

@@ -13,17 +13,17 @@ imported or started before a test asks for it.
         assert [sandbox.end_reason for sandbox in sandkernel_modal.sandboxes] == ["terminated"]
 
 A suite changes what they are made of by fixtures of the same names in its `conftest.py`, above all
-`sandkernel_packages`.
+`sandkernel_packages` and `sandkernel_sandbox_options`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sandkernel.integrations.smolagents import GatewayExecutor
     from sandkernel.providers.local import LocalSandbox
@@ -36,6 +36,7 @@ __all__ = [
     "sandkernel_modal",
     "sandkernel_packages",
     "sandkernel_sandbox",
+    "sandkernel_sandbox_options",
     "scripted_model",
 ]
 
@@ -49,12 +50,20 @@ def sandkernel_packages() -> Sequence[str]:
 
 
 @pytest.fixture(scope="session")
-def sandkernel_sandbox(sandkernel_packages: Sequence[str]) -> Iterator[LocalSandbox]:
+def sandkernel_sandbox_options() -> Mapping[str, Any]:
+    """What else `LocalSandbox` takes for the session's sandbox: `environment`, `inherit_environment`, ..."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def sandkernel_sandbox(
+    sandkernel_packages: Sequence[str], sandkernel_sandbox_options: Mapping[str, Any]
+) -> Iterator[LocalSandbox]:
     """A local sandbox for the whole session. It is no isolation boundary."""
     from sandkernel import packages  # noqa: PLC0415 the plugin is loaded into suites that never use it
     from sandkernel.providers.local import LocalSandbox  # noqa: PLC0415
 
-    with LocalSandbox(packages.requirements(sandkernel_packages)) as sandbox:
+    with LocalSandbox(packages.requirements(sandkernel_packages), **sandkernel_sandbox_options) as sandbox:
         yield sandbox
 
 

@@ -48,10 +48,13 @@ class LocalOptions(TypedDict, total=False):
     Attributes:
         python: The interpreter of the kernel. Default: the one that runs this.
         install_timeout: The seconds that one installation may take. Default: 600.
+        inherit_environment: Whether the sandbox has all of this process's environment variables, keys among
+            them, and this user's home directory. Default: `False`; see `LocalSandbox`.
     """
 
     python: str | os.PathLike[str] | None
     install_timeout: float
+    inherit_environment: bool
 
 
 class ModalOptions(TypedDict, total=False):
@@ -192,6 +195,7 @@ def _local(
     )
     requirements = packages.requirements(wanted)
     variables = arguments.variables(environment, "environment")
+    arguments.flag(given.get("inherit_environment", False), "inherit_environment")
     return {
         "sandbox": lambda: LocalSandbox(requirements, environment=variables, **given),
         "packages": (),

@@ -21,9 +21,10 @@ __all__ = ["LocalExecutor"]
 class LocalExecutor(KernelExecutor):
     """Runs an agent's code in a kernel on this machine: no account is needed.
 
-    This is no isolation boundary. The code runs as your user: it can read your files, use your network and
-    end your processes. It keeps the agent's code out of your program's process, no more. For code that you
-    don't trust, run the gateway in a container or a virtual machine of its own.
+    This is no isolation boundary. The code runs as your user: it can read and write your files, and use your
+    network. It has a home directory of its own, and none of your environment variables that may be secret; on
+    Linux 6.12 and later it can't reach your processes either (see `LocalSandbox`). For code that you don't
+    trust, run the gateway in a container or a virtual machine of its own.
 
     Args:
         additional_imports: Packages to install, by the names under which they are imported, or as
@@ -38,8 +39,10 @@ class LocalExecutor(KernelExecutor):
         boot_timeout: The seconds that the gateway may take to become ready.
         install_timeout: The seconds that one installation may take.
         python: The interpreter of the kernel; by default the one that runs this.
-        environment: Environment variables of the kernel, beside this process's own; see `KernelExecutor`. The
-            kernel's process starts with them, and the installer sees them, too.
+        environment: Environment variables of the kernel; see `KernelExecutor`. The kernel's process starts
+            with them, and the installer sees them, too.
+        inherit_environment: Whether the kernel has all of this process's environment variables, keys among
+            them, and your home directory; see `LocalSandbox`.
         on_stage: Called with the name of each finished stage of the boot and the seconds that it took.
         auto_reboot: Whether a sandbox that has ended is followed by another one; see `KernelExecutor`.
         session_options: What else `Session.connect` takes, for example `max_output_bytes`.
@@ -48,7 +51,7 @@ class LocalExecutor(KernelExecutor):
     Raises:
         BootError: The gateway did not become ready.
         PackageInstallError: A package can't be installed.
-        ConfigurationError: A package's name is no requirement.
+        ConfigurationError: A package's name is no requirement, or `inherit_environment` is no bool.
     """
 
     executor_type: ClassVar[str] = "sandkernel.LocalExecutor"
@@ -66,6 +69,7 @@ class LocalExecutor(KernelExecutor):
         install_timeout: float = 600.0,
         python: str | os.PathLike[str] | None = None,
         environment: Mapping[str, str | None] | None = None,
+        inherit_environment: bool = False,
         on_stage: Callable[[str, float], None] | None = None,
         tools: Places = "auto",
         auto_reboot: bool = False,
@@ -76,6 +80,7 @@ class LocalExecutor(KernelExecutor):
         requirements = packages.requirements(additional_imports)
 
         variables = arguments.variables(environment, "environment")
+        arguments.flag(inherit_environment, "inherit_environment")
 
         def boot() -> LocalSandbox:
             return LocalSandbox(
@@ -84,6 +89,7 @@ class LocalExecutor(KernelExecutor):
                 boot_timeout=boot_timeout,
                 install_timeout=install_timeout,
                 environment=variables,
+                inherit_environment=inherit_environment,
                 on_stage=on_stage,
             )
 

@@ -7,10 +7,14 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sandkernel.exceptions import BootError
 from sandkernel.providers.local import interpreter
 from sandkernel.providers.local.process import MARKER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Environment", "Host"]
 
@@ -141,17 +145,20 @@ class Environment:
         library = Path(self.host.base_python).resolve().parent.parent / "lib" / self._minor
         return max((library / "ensurepip" / "_bundled").glob("pip-*.whl"), default=None)
 
-    def variables(self) -> dict[str, str | None]:
+    def variables(self, environ: Mapping[str, str]) -> dict[str, str | None]:
         """What the kernels' environment variables become; `None`: unset.
 
         With these `!pip install`, `%pip install` and `!uv pip install` reach this venv, whatever the user
         has set.
+
+        Args:
+            environ: The variables that they are without these.
         """
         directories = [
             str(self.directory / "bin"),
             *([str(self.cached / "bin")] if self.cached else []),
             str(Path(self.host.prefix) / "bin"),
-            os.environ.get("PATH", os.defpath),
+            environ.get("PATH", os.defpath),
         ]
         return {
             "PATH": os.pathsep.join(directories),

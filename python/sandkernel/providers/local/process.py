@@ -34,6 +34,8 @@ GRACE = 2.0
 class GatewayProcess:
     """A process that runs the bootstrap in a session of its own, and the directory that it owns.
 
+    On Linux it forks the gateway off, and watches over it.
+
     Args:
         python: The interpreter that has the gateway.
         root: A directory of ours, removed when the process is terminated.
@@ -45,13 +47,14 @@ class GatewayProcess:
         self._lock = threading.RLock()
         self._terminated = False
         self._output = ""
+        self._gateway = 0
         self._popen: subprocess.Popen[bytes] | None = None
         self._python = python
 
     @property
     def process_id(self) -> int:
-        """The gateway's process id; 0 before it was started."""
-        return self._popen.pid if self._popen else 0
+        """The gateway's process id; 0 before it serves."""
+        return self._gateway
 
     @property
     def terminated(self) -> bool:
@@ -70,11 +73,14 @@ class GatewayProcess:
         if self._terminated:
             raise ClosedError("the sandbox was terminated: make a new one")
 
-    def start(self, configuration: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    def start(
+        self, configuration: Mapping[str, Any], environ: Mapping[str, str], deadline: float
+    ) -> dict[str, Any]:
         """Start the process and wait for its report.
 
         Args:
             configuration: The bootstrap's configuration; the token goes this way, and by stdin, only.
+            environ: The environment of the process, before the configuration's changes to it.
             deadline: When to give up, in `time.monotonic()` seconds.
 
         Returns:
@@ -92,6 +98,8 @@ class GatewayProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.root,
+                # With the marker, it is found even where nobody is left who has started it.
+                env={**environ, MARKER: str(self.root)},
                 start_new_session=True,
             )
         message = {**configuration, "root": str(self.root), "parent": self._owner, "log_limit": LOG_LIMIT}
@@ -99,8 +107,11 @@ class GatewayProcess:
         with contextlib.suppress(BrokenPipeError):
             self._popen.stdin.write(json.dumps(message).encode() + b"\n")
             self._popen.stdin.flush()
-        with Cancellation.following(self._popen.kill):
-            return self._read_report(deadline)
+        # Not by SIGKILL: it has a gateway to end.
+        with Cancellation.following(self._popen.terminate):
+            report = self._read_report(deadline)
+        self._gateway = report["process_id"]
+        return report
 
     def _read_report(self, deadline: float) -> dict[str, Any]:
         assert self._popen is not None  # noqa: S101
@@ -178,7 +189,7 @@ class GatewayProcess:
         """Ask the process to end, then make it; what it left behind goes too."""
         assert popen.stdin is not None  # noqa: S101
         with contextlib.suppress(OSError, ValueError):
-            # It ends its kernels' processes better than we can, also where their code has stopped it.
+            # It ends its kernels' processes better than we can, also where somebody has stopped it.
             popen.send_signal(signal.SIGCONT)
             popen.stdin.write(b"\n")
         with contextlib.suppress(OSError):
@@ -186,24 +197,33 @@ class GatewayProcess:
         try:
             popen.wait(GRACE)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                os.killpg(popen.pid, signal.SIGKILL)
+            popen.kill()
             popen.wait()
         if popen.returncode != 0:
-            _sweep(str(self.root))
+            self._sweep()
 
+    def _sweep(self) -> None:
+        """End what is left of a sandbox whose first process was killed (Linux)."""
+        end = time.monotonic() + GRACE
+        # The gateway ends the others better than we can; where it is gone, nobody else does.
+        while self._gateway in (found := self._marked()) and time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                os.kill(self._gateway, signal.SIGCONT)
+            time.sleep(0.01)
+        end = time.monotonic() + GRACE
+        while found and time.monotonic() < end:
+            for process_id in found:
+                with contextlib.suppress(OSError):
+                    os.kill(process_id, signal.SIGKILL)
+            time.sleep(0.01)
+            found = self._marked()
 
-def _sweep(root: str) -> None:
-    """Kill what a gateway that could not clean up left: what has its marker in its environment (Linux)."""
-    marker = f"{MARKER}={root}".encode()
-    end = time.monotonic() + GRACE
-    while time.monotonic() < end:
-        found = False
+    def _marked(self) -> list[int]:
+        """The processes that have the sandbox's marker in their environment (Linux)."""
+        marker = f"{MARKER}={self.root}".encode()
+        found = []
         for environment in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if marker in environment.read_bytes().split(b"\0"):
-                    os.kill(int(environment.parent.name), signal.SIGKILL)
-                    found = True
-        if not found:
-            return
-        time.sleep(0.01)
+                    found.append(int(environment.parent.name))
+        return found

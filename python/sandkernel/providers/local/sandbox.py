@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 import time
@@ -14,12 +15,11 @@ from sandkernel import arguments
 from sandkernel.exceptions import BootError, SandboxGone
 from sandkernel.providers.base import Provider
 from sandkernel.providers.endpoint import Endpoint
-from sandkernel.providers.local import installer
+from sandkernel.providers.local import inheritance, installer
 from sandkernel.providers.local.environment import Environment, Host
 from sandkernel.providers.local.process import GatewayProcess
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from sandkernel._sandkernel import Execution
@@ -30,12 +30,18 @@ __all__ = ["LocalSandbox"]
 class LocalSandbox(Provider):
     """A kernel gateway in a subprocess of this machine, with one kernel already on its way.
 
-    **This is no isolation boundary.** The code runs as the user that runs this, and can read, write and
-    reach all that the user can; it sees this process's environment variables, secrets included. What the
-    sandbox gives is an own working directory, an own environment of packages, and that nothing of it stays:
-    at `terminate`, at the end of a `with` block, at garbage collection, at the exit of the interpreter, and
-    when this process is killed, the gateway, its kernels and all that they started are ended, and the
-    directory is removed. A forked child neither ends the sandbox nor can use it.
+    **This is no isolation boundary.** The code runs as the user that runs this, and can read and write the
+    files and reach the networks that the user can. The sandbox gives an own working directory, an own home
+    directory, an own environment of packages, and environment variables without those of this process that
+    may be secret. Its processes end with it: at `terminate`, at the end of a `with` block, at garbage
+    collection, at the exit of the interpreter, and when this process is killed, the gateway, its kernels and
+    all that they started are ended, and the directory is removed. A forked child neither ends the sandbox nor
+    can use it.
+
+    On Linux 6.12 and later, where Landlock is among the system's security modules, the kernels are confined
+    (`confinement`): with all that they start, they can't send signals to other processes than their own,
+    can't read or write the memory or the environment of others, and can't connect to abstract unix sockets of
+    others. Programs that gain privileges, such as `sudo`, gain none in them.
 
     Packages go into a cache, `$XDG_CACHE_HOME/sandkernel/packages` (default `~/.cache`), once for each set of
     requirements and interpreter; to get newer versions of unpinned ones, remove it. The environment that
@@ -49,11 +55,16 @@ class LocalSandbox(Provider):
         boot_timeout: How long the gateway may take to become ready, in seconds, without the installation.
         install_timeout: How long one installation may take, in seconds.
         environment: Further environment variables for the kernels and the installer; `None` removes one.
+        inherit_environment: Whether the sandbox has all of this process's environment variables, keys among
+            them, and this user's home directory. Default: it has those by which programs run and find each
+            other (`PATH`, the locale, `TMPDIR`, proxies without their credentials, files of certificate
+            authorities, those of Python and CUDA; `sandkernel.providers.local.inheritance` lists them), and a
+            home directory of its own.
         on_stage: Called with the name of each finished stage of the boot ("environment", "packages",
             "gateway") and the seconds that it took.
 
     Raises:
-        ConfigurationError: A requirement or a variable is malformed.
+        ConfigurationError: A requirement, a variable or `inherit_environment` is malformed.
         BootError: The gateway did not become ready; `.output` has its last output. Nothing is left running.
         PackageInstallError: A package can't be installed; `.output` has the installer's words.
     """
@@ -71,10 +82,12 @@ class LocalSandbox(Provider):
         boot_timeout: float = 60.0,
         install_timeout: float = 600.0,
         environment: Mapping[str, str | None] | None = None,
+        inherit_environment: bool = False,
         on_stage: Callable[[str, float], None] | None = None,
     ) -> None:
         requirements = installer.parse(packages)
         self._variables = arguments.variables(environment, "environment")
+        arguments.flag(inherit_environment, "inherit_environment")
         self._install_timeout = install_timeout
         host = Host.of(python)
         root = Path(tempfile.mkdtemp(prefix="sandkernel-")).resolve()
@@ -92,6 +105,11 @@ class LocalSandbox(Provider):
             self._environment = Environment(root / "venv", host, cached, uv)
             self._environment.create()
             stages.finished("environment")
+            environ = dict(os.environ)
+            if not inherit_environment:
+                home = root / "home"
+                home.mkdir(mode=0o700)
+                environ = {**inheritance.allowed(environ), "HOME": str(home)}
             token, kernel_id = secrets.token_urlsafe(32), str(uuid.uuid4())
             report = process.start(
                 {
@@ -102,8 +120,9 @@ class LocalSandbox(Provider):
                     "ping_interval": 0,
                     "kernel_id": kernel_id,
                     "kernel_python": str(self._environment.python),
-                    "environment": {**self._environment.variables(), **self._variables},
+                    "environment": {**self._environment.variables(environ), **self._variables},
                 },
+                environ,
                 time.monotonic() + boot_timeout,
             )
             stages.finished("gateway")
@@ -114,6 +133,7 @@ class LocalSandbox(Provider):
             elif isinstance(error, OSError):
                 raise BootError(f"the local sandbox can't be set up: {error}") from error
             raise
+        self._confinement = str(report.get("confinement"))
         self._endpoint = Endpoint(f"http://127.0.0.1:{report['port']}", token, report["kernel_id"])
 
     @property
@@ -130,6 +150,11 @@ class LocalSandbox(Provider):
     def process_id(self) -> int:
         """The process id of the gateway."""
         return self._process.process_id
+
+    @property
+    def confinement(self) -> str:
+        """`"on"` where kernels can't reach processes outside of the sandbox; otherwise `"off: "` and why."""
+        return self._confinement
 
     def output(self) -> str:
         """The last output of the gateway's process, at most 64 KiB; also after `terminate`."""
