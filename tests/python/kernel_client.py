@@ -26,12 +26,16 @@ class Outcome:
     error: str | None = None
 
 
+# The usual one is made once for a process, with the proxies that its environment has then.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def request(endpoint: Endpoint, method: str, path: str, token: str | None = None) -> tuple[int, Any]:
     call = urllib.request.Request(
         endpoint.url + path, method=method, headers={"Authorization": f"token {token or endpoint.token}"}
     )
     try:
-        with urllib.request.urlopen(call, timeout=20) as response:
+        with OPENER.open(call, timeout=20) as response:
             body = response.read()
             return response.status, json.loads(body) if body else None
     except urllib.error.HTTPError as error:

@@ -200,10 +200,12 @@ def test_a_kernel_is_confined_whichever_way_it_came(way: str) -> None:
 @confined
 def test_code_ends_and_looks_into_what_it_started_itself(sandbox: LocalSandbox) -> None:
     code = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 children = [subprocess.Popen(["sleep", "600"], start_new_session=new) for new in (False, True)]
 for child in children:
-    assert b"PATH=" in open("/proc/%d/environ" % child.pid, "rb").read()
+    # It has none for a moment, as its program begins.
+    while b"PATH=" not in open("/proc/%d/environ" % child.pid, "rb").read():
+        time.sleep(0.01)
     os.kill(child.pid, signal.SIGSTOP)
     child.send_signal(signal.SIGCONT)
 children[0].terminate()

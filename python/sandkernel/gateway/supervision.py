@@ -100,9 +100,8 @@ class Supervisor:
         try:
             # First, and with as little as possible: the code may have had our limits lowered.
             self.processes.kill_all()
-            # Where the gateway failed, our starter, if still there, wants to read the log in the root.
-            keeps_root = status != 0 and os.getppid() == self.parent
-            self.watcher.remove(*(("runtime",) if keeps_root else ("root", "runtime")))
+            # Now, whoever is there: our starter may be killed next. It has the log open.
+            self.watcher.remove("root", "runtime")
         finally:
             with contextlib.suppress(Exception):
                 if os.WIFSIGNALED(status):

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sandkernel.concurrency.cancellation import Cancellation
 from sandkernel.exceptions import BootError, ClosedError, ForkError
@@ -47,6 +47,9 @@ class GatewayProcess:
         self._lock = threading.RLock()
         self._terminated = False
         self._output = ""
+        # Open, so that it can be read when the gateway's end has taken the directory away.
+        self._log: BinaryIO | None = None
+        self._log_lock = threading.Lock()
         self._gateway = 0
         self._popen: subprocess.Popen[bytes] | None = None
         self._python = python
@@ -92,6 +95,7 @@ class GatewayProcess:
         script = self.root / "gateway.py"
         script.write_text(program(), encoding="utf-8")
         with (self.root / "gateway.log").open("ab") as log:
+            self._log = (self.root / "gateway.log").open("rb")
             self._popen = subprocess.Popen(
                 [self._python, str(script)],
                 stdin=subprocess.PIPE,
@@ -165,11 +169,11 @@ class GatewayProcess:
 
     def output(self) -> str:
         """The last output of the gateway and of what its kernels wrote past their streams: at most 64 KiB."""
-        if not self._terminated:
-            with contextlib.suppress(OSError), (self.root / "gateway.log").open("rb") as log:
-                size = log.seek(0, os.SEEK_END)
-                log.seek(max(0, size - OUTPUT_LIMIT))
-                self._output = log.read(OUTPUT_LIMIT).decode(errors="replace")
+        with self._log_lock, contextlib.suppress(OSError):
+            if self._log is not None:
+                # At a place, since a forked child has the same position.
+                start = max(0, os.fstat(self._log.fileno()).st_size - OUTPUT_LIMIT)
+                self._output = os.pread(self._log.fileno(), OUTPUT_LIMIT, start).decode(errors="replace")
         return self._output
 
     def terminate(self) -> None:
@@ -182,6 +186,10 @@ class GatewayProcess:
             if self._popen is not None:
                 self._end(self._popen)
             self.output()
+            with self._log_lock:
+                if self._log is not None:
+                    self._log.close()
+                    self._log = None
             self._terminated = True
             remove_tree(str(self.root))
 
