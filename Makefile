@@ -114,7 +114,9 @@ fuzz: build $(VENV)/.fuzz ## Fuzz the codec, the fold and what reads answers, FU
 	for target in codec fold; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS); \
 	done
-	$(BIN)/python tests/python/fuzz_answers.py --seconds $(FUZZ_SECONDS)
+	for program in fuzz_answers fuzz_replies; do \
+	  $(BIN)/python tests/python/$$program.py --seconds $(FUZZ_SECONDS); \
+	done
 
 SOAK_SECONDS ?= 120
 
@@ -123,8 +125,9 @@ soak: build ## Run code under random faults, SOAK_SECONDS (120), and count what 
 	$(BIN)/python tests/python/soak.py --seconds $(SOAK_SECONDS)
 
 .PHONY: floods
-floods: build ## Run code that floods: a gigabyte of prints, a million messages, a result of 500 MiB
+floods: build ## Run code that floods and attacks: what it takes of the host goes into docs/limits.md
 	$(BIN)/python tests/python/floods.py
+	$(BIN)/python tests/python/host_limits.py --write docs/limits.md
 
 # Where the crate is built with counters in it, for the tests of both languages.
 COVERAGE := export CARGO_TARGET_DIR=$(abspath target/coverage); eval "$$(cargo llvm-cov show-env --sh 2>/dev/null)";

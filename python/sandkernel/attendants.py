@@ -33,10 +33,11 @@ class Attendants:
     the execution ends, and never waited for. They see the context variables of whoever made this.
 
     Args:
-        answer: Called with each request. It raises nothing.
+        answer: Called with each request, and with what it calls when the request waits no more. It raises
+            nothing.
     """
 
-    def __init__(self, answer: Callable[[InputRequest], object]) -> None:
+    def __init__(self, answer: Callable[[InputRequest, Callable[[], object]], object]) -> None:
         self._answer = answer
         self._context = contextvars.copy_context()
         self._requests: SimpleQueue[InputRequest | None] = SimpleQueue()
@@ -59,6 +60,11 @@ class Attendants:
             threading.Thread(target=self._attend, name="sandkernel-attendant", daemon=True).start()
         return True
 
+    def release(self, size: int) -> None:
+        """Count so many bytes less as waiting."""
+        with self._mutex:
+            self._waiting_bytes -= size
+
     def close(self) -> None:
         """Let go of the threads; what is not begun is not answered any more."""
         self._closed = True
@@ -74,8 +80,23 @@ class Attendants:
                 request = self._requests.get()
             if request is None:
                 return
-            with self._mutex:
-                self._waiting_bytes -= held_by(request)
-            self._context.copy().run(self._answer, request)
+            waits = _Waits(self, held_by(request))
+            try:
+                self._context.copy().run(self._answer, request, waits.end)
+            finally:
+                waits.end()
             # A thread that waits for the next one holds nothing of this one.
             del request
+
+
+class _Waits:
+    """A request that waits."""
+
+    def __init__(self, attendants: Attendants, size: int) -> None:
+        self._attendants = attendants
+        self._size = size
+
+    def end(self) -> None:
+        """Count it no more; after the first time, nothing changes."""
+        size, self._size = self._size, 0
+        self._attendants.release(size)

@@ -44,8 +44,10 @@ class Callbacks:
         on_result: As for `Session.run`.
         on_input: As for `Session.run`.
         on_request: As for `Session.run`.
-        on_refusal: Called with a request that is not answered since too much waits already. Default: it gets
-            the end of input.
+        answer: Called in the place of `on_request`, with a request and with what it calls when the request
+            waits no more.
+        refuse: Called with a request that is not answered since too much waits already. Default: it gets the
+            end of input.
         timeout: The seconds within which the events are handed over, from the first one on; `None` for no
             limit.
     """
@@ -58,7 +60,8 @@ class Callbacks:
         on_input: Callable[[InputRequest], str | Awaitable[str]] | None = None,
         on_request: Callable[[InputRequest], object] | None = None,
         *,
-        on_refusal: Callable[[InputRequest], object] = _end_input,
+        answer: Callable[[InputRequest, Callable[[], object]], object] | None = None,
+        refuse: Callable[[InputRequest], object] = _end_input,
         timeout: float | None = None,
     ) -> None:
         if on_input is not None and on_request is not None:
@@ -68,7 +71,8 @@ class Callbacks:
         self._on_result = on_result
         self._on_input = on_input
         self._on_request = on_request
-        self._on_refusal = on_refusal
+        self._host_answer = answer
+        self._refuse = refuse
         self._take: Callable[[InputRequest], bool] | None = None
         self._failure: Exception | None = None
         self._timeout = timeout
@@ -78,7 +82,14 @@ class Callbacks:
 
     def __bool__(self) -> bool:
         return any(
-            (self._on_stdout, self._on_stderr, self._on_result, self._on_input, self._on_request),
+            (
+                self._on_stdout,
+                self._on_stderr,
+                self._on_result,
+                self._on_input,
+                self._on_request,
+                self._host_answer,
+            ),
         )
 
     @property
@@ -111,7 +122,7 @@ class Callbacks:
                 return True
 
             self._take = take
-        elif self._on_input is not None or self._on_request is not None:
+        elif self._on_input or self._on_request or self._host_answer:
             threads = Attendants(self._answer)
             self._exit.callback(threads.close)
             self._take = threads.take
@@ -132,7 +143,7 @@ class Callbacks:
         if isinstance(event, _sandkernel.InputRequest):
             # Also after a failure: the code waits.
             if self._take is not None and not self._take(event):
-                self._on_refusal(event)
+                self._refuse(event)
             return
         if self._failure is not None:
             return
@@ -155,8 +166,12 @@ class Callbacks:
             self._end = now + timeout + GRACE_SECONDS
         return now > self._end
 
-    def _answer(self, request: InputRequest) -> None:
+    def _answer(self, request: InputRequest, begun: Callable[[], object]) -> None:
         try:
+            if self._host_answer is not None:
+                self._host_answer(request, begun)
+                return
+            begun()
             if self._on_request is not None:
                 self._on_request(request)
             elif self._on_input is not None:

@@ -33,8 +33,17 @@ T = TypeVar("T")
 class Host(Protocol):
     """Answers what code asks on the stdin channel while it runs."""
 
-    def answer(self, request: InputRequest, loop: asyncio.AbstractEventLoop | None = None) -> object:
-        """Answer a request, in a thread of its own; `loop` is the one that awaits the code, if any."""
+    def answer(
+        self, request: InputRequest, begun: Callable[[], object], loop: asyncio.AbstractEventLoop | None
+    ) -> object:
+        """Answer a request, in a thread of its own.
+
+        Args:
+            request: The request.
+            begun: Called when what the request holds is counted as that of one which is answered. Until then
+                it counts as one that waits.
+            loop: The event loop that awaits the code; `None` where none does.
+        """
 
     def refuse(self, request: InputRequest) -> object:
         """Reply at once that too much waits already for this request to be answered."""
@@ -279,8 +288,8 @@ def _callbacks(request: Request, loop: asyncio.AbstractEventLoop | None = None) 
     host = request.host
     if host is None:
         return Callbacks(**request.callbacks)
-    on_request = functools.partial(host.answer, loop=loop)
-    return Callbacks(on_request=on_request, on_refusal=host.refuse, **request.callbacks)
+    answer = functools.partial(host.answer, loop=loop)
+    return Callbacks(answer=answer, refuse=host.refuse, **request.callbacks)
 
 
 def _options(request: Request) -> dict[str, Any]:

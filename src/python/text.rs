@@ -22,11 +22,12 @@ pub(super) fn overwritten<'py>(text: &Bound<'py, PyString>) -> Bound<'py, PyStri
 fn shown<'py>(text: &Bound<'py, PyString>, show: fn(&str) -> Cow<'_, str>) -> Bound<'py, PyString> {
     // Lone surrogates, which no terminal can be sent, are replaced.
     match text.to_string_lossy() {
-        Cow::Borrowed(same) => match show(same) {
+        // Of 64 MiB, each takes up to a second: other threads of the interpreter go on meanwhile.
+        Cow::Borrowed(same) => match text.py().detach(|| show(same)) {
             Cow::Borrowed(_) => text.clone(),
             Cow::Owned(shown) => PyString::new(text.py(), &shown),
         },
-        Cow::Owned(replaced) => PyString::new(text.py(), &show(&replaced)),
+        Cow::Owned(replaced) => PyString::new(text.py(), &text.py().detach(|| show(&replaced))),
     }
 }
 

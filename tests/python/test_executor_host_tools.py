@@ -600,6 +600,26 @@ def test_more_at_once_than_the_host_takes_is_refused(
     assert executor("{call(b'x' * 10) for _ in range(20)}").output == "{10}"
 
 
+def test_calls_of_which_the_kernel_has_many_wait_there_for_their_turn(
+    executor: LocalExecutor,
+    call: Callable[[Callable[[Any], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attendants, "MAX_THREADS", 2)
+    monkeypatch.setattr(attendants, "MAX_WAITING_BYTES", 1 << 20)
+    call(len)
+    code = (
+        "import _sandkernel_calls as calls\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "before, calls.MOST_UNDER_WAY = calls.MOST_UNDER_WAY, 1 << 20\n"
+        "with ThreadPoolExecutor(20) as pool:\n"
+        "    lengths = set(pool.map(lambda _: call(b'x' * 600_000), range(40)))\n"
+        "calls.MOST_UNDER_WAY = before\n"
+        "lengths"
+    )
+    assert executor(code).output == "{600000}"
+
+
 HOLDS = {
     "bytes": "b'x' * 600_000",
     "JSON": "[[]] * 20_000",

@@ -96,6 +96,31 @@ done.wait(30)
         assert session.run(code.format(texts=texts)).stdout == "".join(texts)
 
 
+def test_a_timer_of_the_thread_that_sends_overtakes_nobody(session: Session) -> None:
+    code = """
+import sys, threading
+kernel, stream = get_ipython().kernel, sys.stdout
+loop, held, begun, done = stream.pub_thread.io_loop, threading.Event(), threading.Event(), threading.Event()
+def hold():
+    begun.set()
+    held.wait(30)
+def flush():
+    # As by the timer of a line that another thread printed before.
+    stream.write("then")
+    stream._flush()
+    done.set()
+loop.add_callback(hold)
+begun.wait(30)
+loop.add_callback(flush)
+content = {"name": "stdout", "text": "x" * 200_000}
+kernel.session.send(kernel.iopub_socket, "stream", content, parent=kernel.get_parent())
+held.set()
+done.wait(30)
+"""
+    for _ in range(5):
+        assert session.run(code).stdout == "x" * 200_000 + "then"
+
+
 def test_magics_and_transformers_of_the_user_work(session: Session) -> None:
     session.run("get_ipython().input_transformers_cleanup.append(lambda lines: ['added = 1\\n', *lines])")
     assert session.run("added").text == "1"

@@ -67,7 +67,7 @@ def _found(fields: Sequence[bytes]) -> tree.Found:
     relative, path, kind, size, modified, executable, identity = map(os.fsdecode, fields)
     numbers = _is_number(size) and _is_number(modified.removeprefix("-"))
     if kind not in _KINDS or not numbers or not _is_honest(relative, path):
-        raise SandboxFileError(f"The kernel's list of files is malformed at {path!r:.200}")
+        raise SandboxFileError(f"The kernel's list of files is malformed at {path[:200]!r}")
     return tree.Found(relative, path, kind, int(size), int(modified), executable == "1", identity)
 
 

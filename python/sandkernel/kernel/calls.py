@@ -34,6 +34,9 @@ from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 from _sandkernel_shipments import Arrival
 
+# The arguments of calls under way take no more, unless there is but one: others wait here, since the host
+# refuses what is beyond its own bound.
+MOST_UNDER_WAY = 64 << 20
 # What is sent where whoever runs the code answers no calls.
 END_OF_INPUT = "\x04"
 
@@ -124,8 +127,10 @@ def _exception(name, message):
 class Call:
     """A call under way."""
 
-    def __init__(self):
-        self.done = False
+    def __init__(self, cell, prompt, buffers):
+        self.cell, self.prompt, self.buffers = cell, prompt, buffers
+        self.size = sum(map(len, buffers))
+        self.sent = self.done = False
         # Of its own: who waits for another call is not woken for this one.
         self._news = threading.Event()
         self._arrival = None
@@ -181,6 +186,8 @@ class Calls:
         self._cell = None
         self._under_way = {}
         self._outgoing = collections.deque()
+        # The bytes of those that were sent and are not done.
+        self._sent_bytes = 0
         # The call whose thread reads; `None` where nobody does.
         self._reader = None
         # Wakes who reads.
@@ -214,13 +221,13 @@ class Calls:
         """Call a tool of the host's."""
         if os.getpid() != self._process_id:
             raise RuntimeError("The tool %r can be called in the kernel's own process only" % tool)
-        name, call = str(next(self._numbers)), Call()
+        name = str(next(self._numbers))
         prompt = json.dumps({"call": name, "tool": tool, "form": form})
         with self._lock:
             if self._cell is None:
                 raise RuntimeError("The tool %r can be called only while code of a step runs" % tool)
-            self._under_way[name] = call
-            self._outgoing.append((self._cell, prompt, buffers))
+            call = self._under_way[name] = Call(self._cell, prompt, buffers)
+            self._outgoing.append(call)
             if self._reader is not None:
                 self._ring()
         try:
@@ -229,7 +236,19 @@ class Calls:
         finally:
             with self._lock:
                 self._under_way.pop(name, None)
+                self._forget(call)
         return call.result(tool)
+
+    def _forget(self, call):
+        """Send what a call asks no more; what it has sent makes room for others."""
+        call.buffers = ()
+        if call.sent:
+            self._sent_bytes -= call.size
+            call.sent = False
+            if self._outgoing and self._reader is not None:
+                self._ring()
+        elif call in self._outgoing:
+            self._outgoing.remove(call)
 
     def _wait(self, call):
         try:
@@ -265,7 +284,13 @@ class Calls:
             with self._lock:
                 if not self._outgoing:
                     return
-                (identity, parent), prompt, buffers = self._outgoing.popleft()
+                call = self._outgoing[0]
+                if self._sent_bytes and self._sent_bytes + call.size > MOST_UNDER_WAY:
+                    return
+                self._outgoing.popleft()
+                call.sent = True
+                self._sent_bytes += call.size
+                (identity, parent), prompt, buffers = call.cell, call.prompt, call.buffers
             self._kernel.session.send(
                 self._kernel.stdin_socket,
                 "input_request",
@@ -298,6 +323,8 @@ class Calls:
                     call.fail("too much waits for the host already")
                 else:
                     call.take(head["number"], head["last"], reply["buffers"][0])
+                if call.done:
+                    self._forget(call)
 
     def _end(self):
         """Note that the cell has ended."""

@@ -84,13 +84,10 @@ class HostTools:
         """Answer no more what has to be awaited."""
         self._coroutines.close()
 
-    def answer(self, request: InputRequest, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Make the call that is asked for, and send back what comes of it.
-
-        Args:
-            request: What asks for it.
-            loop: That awaits the code which asks; `None` where none does.
-        """
+    def answer(
+        self, request: InputRequest, begun: Callable[[], object], loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        """Make the call that is asked for, and send back what comes of it; see `plans.Host`."""
         head = _head(request)
         if head is None:
             return
@@ -102,6 +99,7 @@ class HostTools:
             with self._reservations.reading(
                 lambda reserve: self._arguments(name, form, request, reserve), lambda: request.is_awaited
             ) as arguments:
+                begun()
                 document, buffers = self._call(name, *arguments, loop)
         except BaseException as error:  # noqa: BLE001 whatever the tool raises is the agent's code's to handle
             document, buffers = {"error": describe(error, self.invoke.__module__)}, ()

@@ -26,8 +26,8 @@ def shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head, tail = limit - limit // 2, limit // 2
-    omitted = text[head : len(text) - tail]
-    note = f"[... {len(omitted):,} characters in {omitted.count(chr(10)) + 1:,} lines left out ...]"
+    lines = text.count("\n", head, len(text) - tail) + 1
+    note = f"[... {len(text) - limit:,} characters in {lines:,} lines left out ...]"
     return f"{text[:head]}\n{note}\n{text[len(text) - tail :]}"
 
 

@@ -429,7 +429,7 @@ class KernelSetup:
         # It can be no longer than what was asked, in JSON.
         names = kernel_json.parse(reply, len(json.dumps(modules)))
         if not isinstance(names, list):
-            raise SandkernelError(f"The kernel's reply to missing is malformed: {reply!r:.200}")
+            raise SandkernelError(f"The kernel's reply to missing is malformed: {reply[:200]!r}")
         return {name for name in modules if name in names}
 
     def _ask(self, call: str) -> Plan[str]:

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from sandkernel.serialization.budget import Budget, Path, refusal
+from sandkernel.serialization.budget import Budget, Path, brief, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +28,12 @@ def _dtype(given: object, path: Path) -> Any:  # noqa: ANN401 numpy is optional
     import numpy as np  # noqa: PLC0415 optional
 
     if not isinstance(given, str) or not _DTYPE.fullmatch(given):
-        reason = f"is an array of the dtype {given!r:.60}: only numbers, texts and times are taken"
+        reason = f"is an array of the dtype {brief(given)}: only numbers, texts and times are taken"
         raise refusal(path, reason)
     try:
         return np.dtype(given)
     except (TypeError, ValueError) as error:
-        raise refusal(path, f"is an array of the dtype {given!r:.60}: {error!s:.200}") from None
+        raise refusal(path, f"is an array of the dtype {brief(given)}: {error!s:.200}") from None
 
 
 def _shape(given: object, path: Path) -> tuple[int, ...]:
@@ -42,7 +42,7 @@ def _shape(given: object, path: Path) -> tuple[int, ...]:
         or len(given) > _DIMENSIONS
         or not all(type(length) is int and 0 <= length < 1 << 62 for length in given)
     ):
-        raise refusal(path, f"is an array of the shape {given!r:.60}")
+        raise refusal(path, f"is an array of the shape {brief(given)}")
     return tuple(given)
 
 
@@ -53,7 +53,7 @@ def from_buffer(data: memoryview, dtype: object, shape: object, budget: Budget, 
     kind = _dtype(dtype, path)
     lengths = _shape(shape, path)
     if kind.kind == "O" or kind.itemsize == 0:
-        raise refusal(path, f"is an array of the dtype {dtype!r:.60}, which has no bytes")
+        raise refusal(path, f"is an array of the dtype {brief(dtype)}, which has no bytes")
     items = math.prod(lengths)
     if items * kind.itemsize != data.nbytes:
         raise refusal(
@@ -91,13 +91,13 @@ def from_items(items: Any, dtype: object, shape: object, budget: Budget, path: P
     if kind.kind == "O" and (shape is not None or not scalars):
         return _objects(items, shape, path)
     if not scalars:
-        raise refusal(path, f"is an array of the dtype {dtype!r:.60} that holds something else")
+        raise refusal(path, f"is an array of the dtype {brief(dtype)} that holds something else")
     try:
         with np.errstate(all="ignore"):
             array = np.array(items, dtype=kind)
             return array if shape is None else array.reshape(_shape(shape, path))
     except (ValueError, TypeError, OverflowError, Warning) as error:
-        raise refusal(path, f"is no array of the dtype {dtype!r:.60}: {error!s:.200}") from error
+        raise refusal(path, f"is no array of the dtype {brief(dtype)}: {error!s:.200}") from error
 
 
 # What a number takes at most that numpy writes as a text, ints apart.
@@ -125,7 +125,7 @@ def _objects(items: object, shape: object, path: Path) -> Any:  # noqa: ANN401 n
 
     lengths = (len(items) if isinstance(items, list) else -1,) if shape is None else _shape(shape, path)
     if not isinstance(items, list) or math.prod(lengths) != len(items):
-        raise refusal(path, f"is an array of objects of the shape {shape!r:.60} that holds others")
+        raise refusal(path, f"is an array of objects of the shape {brief(shape)} that holds others")
     array = np.empty(len(items), dtype=object)
     for index, item in enumerate(items):
         array[index] = item

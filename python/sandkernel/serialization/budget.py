@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sandkernel.serialization.limits import PayloadLimits
 
-__all__ = ["Budget", "Path", "refusal"]
+__all__ = ["Budget", "Path", "brief", "refusal"]
 
 # Where a value sits: the path of what holds it, and its place there. Written out only for an error.
 Path: TypeAlias = "tuple[Path, object] | str"
@@ -20,8 +20,13 @@ Path: TypeAlias = "tuple[Path, object] | str"
 _STEPS = 20
 # The bytes of memory that one of what a limit counts takes, where it takes some.
 _MEMORY_BYTES = {"image_pixels": 4, "array_bytes": 1}
-_brief = Repr()
-_brief.maxstring = _brief.maxother = _brief.maxlong = 60
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+
+
+def brief(value: object) -> str:
+    """Return the beginning of what `repr` says of a value, which may be of many megabytes."""
+    return _repr.repr(value)
 
 
 def refusal(path: Path, reason: str) -> PayloadError:
@@ -29,7 +34,7 @@ def refusal(path: Path, reason: str) -> PayloadError:
     steps: list[str] = []
     while isinstance(path, tuple):
         path, step = path
-        steps.append(f"[{_brief.repr(step)}]")
+        steps.append(f"[{brief(step)}]")
     steps.reverse()
     if len(steps) > _STEPS:
         steps = [*steps[: _STEPS // 2], "...", *steps[-_STEPS // 2 :]]

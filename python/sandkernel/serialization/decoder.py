@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import PayloadError
 from sandkernel.serialization import arrays, images, standard
-from sandkernel.serialization.budget import Budget, Path, refusal
+from sandkernel.serialization.budget import Budget, Path, brief, refusal
 from sandkernel.serialization.document import parse
 from sandkernel.serialization.encoder import FORM
 from sandkernel.serialization.encoder import KINDS as FURTHER_KINDS
@@ -322,7 +322,7 @@ class _Decoder:
         data = buffers[index] if type(index) is int and 0 <= index < len(buffers) else None
         if data is None:
             # Each is read once: a thousand arrays of one buffer would be a thousand times its size.
-            raise refusal(path, f"is the buffer {index!r:.40}, which is not there, or not there any more")
+            raise refusal(path, f"is the buffer {brief(index)}, which is not there, or not there any more")
         buffers[index] = None
         if kind == "bytes":
             return data.tobytes()
@@ -340,7 +340,7 @@ class _Decoder:
                 return images.from_file(data, self._budget, path)
         except ImportError as error:
             raise refusal(path, f"needs a package that is not installed here: {error!s:.200}") from error
-        raise refusal(path, f"is a buffer of the unknown kind {kind!r:.40}")
+        raise refusal(path, f"is a buffer of the unknown kind {brief(kind)}")
 
 
 class _Reader:

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from sandkernel.exceptions import PayloadError
-from sandkernel.serialization.budget import Budget, Path, refusal
+from sandkernel.serialization.budget import Budget, Path, brief, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,12 +77,12 @@ def from_pixels(
     if mode in ("1", "P") and isinstance(size, list) and 0 in size:
         per_pixel = 1  # of none
     if not isinstance(mode, str) or not per_pixel:
-        raise refusal(path, f"is an image of the mode {mode!r:.60}")
+        raise refusal(path, f"is an image of the mode {brief(mode)}")
     if not isinstance(size, list) or not all(type(side) is int and 0 <= side < 1 << 31 for side in size):
-        raise refusal(path, f"is an image of the size {size!r:.60}")
+        raise refusal(path, f"is an image of the size {brief(size)}")
     if len(size) != 2 or size[0] * size[1] * per_pixel != data.nbytes:  # noqa: PLR2004 width and height
         raise refusal(
-            path, f"is an image of the size {size!r:.60} and the mode {mode}, and {data.nbytes} bytes"
+            path, f"is an image of the size {brief(size)} and the mode {mode}, and {data.nbytes} bytes"
         )
     budget.spend(path, "image_bytes", data.nbytes, "an image of too many bytes")
     budget.spend(path, "image_pixels", size[0] * size[1], f"an image of {size[0]} x {size[1]} pixels")

@@ -45,6 +45,10 @@ def flush_what_there_is() -> None:
             wait(self)
 
     def send_noted(self: Any) -> None:
+        publisher = self.pub_thread
+        if is_own(publisher) and not getattr(publisher, "_handling", True):
+            # A timer called this, at any time: what others have asked the thread to send comes first.
+            publisher._handle_event(None)
         self._sending = True
         try:
             send(self)
