@@ -10,6 +10,7 @@ use sandkernel::config::{RunOptions, SessionConfig};
 use sandkernel::error::Aftermath;
 use sandkernel::gateway::{Endpoint, GatewayClient};
 use sandkernel::session::{Running, Session};
+use support::fault_proxy::FaultProxy;
 use support::tuned_gateway::TunedGateway;
 use support::{Gateway, within};
 
@@ -289,5 +290,40 @@ async fn a_forged_restart_is_not_believed_on_a_stock_gateway() {
     let gateway = Gateway::start().await;
     let session = open(gateway.endpoint(), None).await;
     a_forged_restart(&session).await;
+    session.close().await;
+}
+
+/// A kernel that ends, and of which the gateway says so, while nobody can look: its successor's reply comes first.
+async fn an_end_that_two_tell_of(proxy: &FaultProxy, session: &Session) {
+    session.run("kept = 7".to_owned(), within(60)).await.unwrap();
+    proxy.hold_requests(true);
+    let error = session.run("import os\nos._exit(1)".to_owned(), within(100)).await.unwrap_err();
+    assert!(matches!(&error, Error::KernelDied { .. }), "{error:?}");
+    proxy.hold_requests(false);
+    assert_eq!(printed(session, "'kept' in globals()").await, "False");
+    assert_eq!(session.generation(), 1);
+    // The new one is what a later word is compared with.
+    let execution = session.run(format!("{FORGED}\nprint('went on', end='')"), within(60)).await.unwrap();
+    assert_eq!((execution.stdout().as_ref(), execution.complete), ("went on", true));
+    assert_eq!(printed(session, "'kept' in globals()").await, "False");
+    assert_eq!(session.generation(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_is_counted_once_on_our_gateway() {
+    let gateway = TunedGateway::start();
+    let proxy = FaultProxy::start(gateway.port).await;
+    let session = open(gateway.endpoint_at(proxy.port), Some(&gateway.kernel_id)).await;
+    an_end_that_two_tell_of(&proxy, &session).await;
+    session.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_is_counted_once_on_a_stock_gateway() {
+    let gateway = Gateway::start().await;
+    let proxy = FaultProxy::start(gateway.port).await;
+    let url = format!("http://127.0.0.1:{}/", proxy.port);
+    let session = open(Endpoint::new(&url, Some(&gateway.token)).unwrap(), None).await;
+    an_end_that_two_tell_of(&proxy, &session).await;
     session.close().await;
 }

@@ -176,6 +176,41 @@ async fn what_is_asked_and_replied_across_cuts_arrives_once() {
     session.close().await;
 }
 
+/// Asks the host once, and takes so many replies as they come.
+const TAKES_REPLIES: &str = "
+kernel = get_ipython().kernel
+kernel.session.send(
+    kernel.stdin_socket, 'input_request', {'prompt': '', 'password': False}, kernel.get_parent('shell'),
+    ident=kernel._get_shell_context_var(kernel._shell_parent_ident),
+)
+taken = []
+while len(taken) < 12:
+    kernel.stdin_socket.poll()
+    taken.append(int(kernel.session.recv(kernel.stdin_socket)[1]['content']['value']))
+taken == list(range(12))
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_made_while_there_is_no_connection_all_arrive() {
+    let gateway = TunedGateway::start();
+    let proxy = FaultProxy::start(gateway.port).await;
+    let session = open(&gateway, &proxy, Duration::from_secs(15)).await;
+    let options = RunOptions { observe: true, allow_stdin: true, ..within(60) };
+    let mut running = session.start(TAKES_REPLIES.to_owned(), options).unwrap();
+    let replier = running.replier().unwrap();
+    while !matches!(running.next_event().await.unwrap(), StreamEvent::InputRequest(_)) {}
+    proxy.cut_after(Toward::Gateway, 1, Cut::Reset);
+    // More than is kept of what the gateway may not have received.
+    let attached = bytes::Bytes::from(vec![b'b'; 4 << 20]);
+    for number in 0..12 {
+        assert!(replier.reply(Reply { value: number.to_string(), buffers: vec![attached.clone()] }));
+    }
+    let execution = running.finish().await.unwrap();
+    assert_eq!(execution.results[0].data.get("text/plain").unwrap().as_str(), "True");
+    assert!(proxy.disarm());
+    session.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_without_a_journal_gives_a_clear_error() {
     let gateway = Gateway::start().await;

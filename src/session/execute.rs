@@ -127,7 +127,7 @@ impl Asked {
             }
             tokio::select! {
                 biased;
-                reply = self.replies.next() => self.send_reply(&reply, link).await?,
+                reply = self.replies.next(), if !link.is_lost() => self.send_reply(&reply, link).await?,
                 message = link.next_uninterrupted() => match message {
                     Ok(message) => self.take(&message, link),
                     Err(Gone::Suspected) => self.lookout.ask_instead(link.compare()),
@@ -154,7 +154,7 @@ impl Asked {
         while !self.fold.is_complete() && !self.sequel.is_over() {
             tokio::select! {
                 biased;
-                reply = self.replies.next() => self.send_reply(&reply, link).await?,
+                reply = self.replies.next(), if !link.is_lost() => self.send_reply(&reply, link).await?,
                 message = link.next_uninterrupted() => match message {
                     Ok(message) => self.take(&message, link),
                     // It ends all the same; before the next one, it is found out.

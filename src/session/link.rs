@@ -269,6 +269,12 @@ impl Link {
         self.replay = None;
     }
 
+    /// Whether the connection is lost, and is to be taken up before anything is sent: until then, no more can be kept
+    /// of it than a bounded part.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// Sends a frame that the kernel takes twice without harm.
     pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Gone> {
         if let Some(replay) = &mut self.replay {
@@ -292,6 +298,7 @@ impl Link {
         match &mut self.connection {
             // It is among what is sent next.
             Some(_) if self.counts.is_behind() => Ok(()),
+            Some(_) if self.replay.as_ref().is_some_and(|replay| replay.is_behind()) => Ok(()),
             Some(connection) => connection.send(frame).await.or_else(|reason| self.note_lost(reason)),
             // It is being taken up, and then what the gateway has not received is sent again: this, too.
             None if self.lost.is_some() => Ok(()),
@@ -378,7 +385,7 @@ impl Link {
                 if self.kernel_session.as_ref().is_none_or(|known| *known == kernel_session) {
                     return Err(Gone::Lost("the kernel has no record of what was missed".to_owned()));
                 }
-                self.state_is_lost();
+                self.another_process_replied(&kernel_session);
                 Err(Gone::Died("another process was found in its place"))
             }
             Err(Refused::Useless(reason)) => {
@@ -461,10 +468,21 @@ impl Link {
             }
             self.changes.0 += 1;
             if self.changes.0 <= CHANGES_BELIEVED {
-                self.state_is_lost();
+                self.another_process_replied(kernel_session);
             }
         }
         self.kernel_session = Some(kernel_session.to_owned());
+    }
+
+    /// Notes that the kernel is another process than before, as its reply shows. A word of the gateway that the one before
+    /// has ended tells no more than that, and what comes is compared with the new one: a loss is counted once.
+    fn another_process_replied(&mut self, kernel_session: &str) {
+        if self.published_session == self.kernel_session {
+            self.published_session = Some(kernel_session.to_owned());
+        }
+        self.suspected = None;
+        self.shared.note_restarts(None);
+        self.state_is_lost();
     }
 
     /// Asks whether the gateway still has the kernel.

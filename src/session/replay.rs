@@ -63,6 +63,8 @@ pub(super) struct Replay {
 #[derive(Debug)]
 struct Question {
     id: String,
+    /// How many frames it asks after, of those noted; the others wait for the answer.
+    asked: usize,
     /// What has come of the execution since.
     held: Vec<Message>,
     held_bytes: usize,
@@ -120,10 +122,27 @@ impl Replay {
         }
     }
 
-    /// Notes a frame that is about to be sent; without an id, one that may well be sent twice.
+    /// Notes a frame that is about to be sent, or has to wait for its turn: [`Replay::is_behind`]. Without an id, one
+    /// that may well be sent twice.
     pub(super) fn sends(&mut self, msg_id: Option<&str>, frame: &Frame) {
         self.sent.push_back((msg_id.map(str::to_owned), frame.clone()));
         self.sent_bytes += frame.len();
+        if self.question.is_none() && !self.outgoing.is_empty() {
+            self.outgoing.push_back(frame.clone());
+        }
+        self.let_go();
+    }
+
+    /// Whether something of before may have to be sent again, and what is sent now comes after it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.question.is_some() || !self.outgoing.is_empty()
+    }
+
+    /// Keeps no more than the last of what was sent; all of it while some of it may not have been.
+    fn let_go(&mut self) {
+        if self.is_behind() {
+            return;
+        }
         while self.sent_bytes > SENT_BYTES && self.sent.len() > 1 {
             let oldest = self.sent.pop_front();
             self.sent_bytes -= oldest.map_or(0, |(_, frame)| frame.len());
@@ -149,7 +168,14 @@ impl Replay {
         let frames = vec![question, info(ChannelName::Control)?, info(ChannelName::Shell)?];
         self.outgoing.clear();
         let deadline = Instant::now() + self.wait;
-        self.question = Some(Question { id, held: Vec::new(), held_bytes: 0, deadline, free: false });
+        self.question = Some(Question {
+            id,
+            asked: self.sent.len(),
+            held: Vec::new(),
+            held_bytes: 0,
+            deadline,
+            free: false,
+        });
         Ok(frames)
     }
 
@@ -173,6 +199,7 @@ impl Replay {
     /// Notes that the first of what is to be sent has been sent.
     pub(super) fn went_out(&mut self) {
         self.outgoing.pop_front();
+        self.let_go();
     }
 
     /// The next message that was replayed, or held.
@@ -250,8 +277,10 @@ impl Replay {
         {
             let missing: HashSet<&str> = content.missing.iter().map(String::as_str).collect();
             let is_missing = |id: &Option<String>| id.as_ref().is_none_or(|id| missing.contains(id.as_str()));
-            self.outgoing =
-                self.sent.iter().filter(|(id, _)| is_missing(id)).map(|(_, frame)| frame.clone()).collect();
+            let noted = self.sent.iter().enumerate();
+            let unsent = noted.filter(|(place, (id, _))| *place >= question.asked || is_missing(id));
+            self.outgoing = unsent.map(|(_, (_, frame))| frame.clone()).collect();
+            self.let_go();
             for message in question.held {
                 if !self.was_replayed(&message) {
                     self.ready.push_back(message);

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fault_proxy import Cut, Toward
+    from sandkernel import InputRequest
 
 # Output on both streams, something displayed and updated, a call of the host's, a large message, an answer.
 EVERYTHING = """
@@ -192,6 +193,57 @@ def test_a_result_of_the_host_in_pieces_arrives_across_cuts(cut: Place) -> None:
         )
         assert cut.proxy.disarm()
     assert (number(cut, "pieces"), cut.tool.calls - calls) == (3, 3)
+
+
+# Asks the host, answers its question on what came only when it is told to, and takes the replies as they come.
+TAKES_REPLIES = """
+import os, time
+kernel = get_ipython().kernel
+answer = kernel.control_handlers["sandkernel_replay_request"]
+def answer_late(stream, identity, message):
+    open({asked!r}, "w").close()
+    while not os.path.exists({told!r}):
+        time.sleep(0.01)
+    answer(stream, identity, message)
+kernel.control_handlers["sandkernel_replay_request"] = answer_late
+kernel.session.send(
+    kernel.stdin_socket, "input_request", {{"prompt": "", "password": False}}, kernel.get_parent("shell"),
+    ident=kernel._get_shell_context_var(kernel._shell_parent_ident),
+)
+taken = []
+while len(taken) < {count}:
+    kernel.stdin_socket.poll()
+    try:
+        reply = kernel.session.recv(kernel.stdin_socket)[1]
+    except ValueError:
+        continue  # it came before
+    if reply is not None:
+        taken.append(int(reply["content"]["value"]))
+taken
+"""
+
+
+# Small ones, and more than is kept of what the kernel has received.
+@on_a_kernel_gateway
+@pytest.mark.parametrize("size", [1, 4 << 20])
+def test_replies_made_while_the_kernel_is_asked_what_came_keep_their_order(
+    cut: Place, tmp_path: Path, size: int
+) -> None:
+    asked, told = tmp_path / "asked", tmp_path / "told"
+    count, attached = 12, b"b" * size
+
+    def reply(request: InputRequest) -> None:
+        cut.proxy.cut_after(1, "gateway")
+        request.reply("0")
+        wait_for(asked)
+        for number_of in range(1, count):
+            request.reply(str(number_of), [attached])
+        told.touch()
+
+    with cut.executor.new_kernel() as kernel:
+        assert kernel("40 + 2").output == "42"
+        code = TAKES_REPLIES.format(asked=str(asked), told=str(told), count=count)
+        assert kernel._session.run(code, timeout=60, on_request=reply).text == str(list(range(count)))
 
 
 def while_it_is_away(cut: Place, code: str, tmp_path: Path) -> Callable[[], object]:

@@ -48,6 +48,8 @@ pub(crate) struct FaultProxy {
     state: Arc<Mutex<State>>,
     /// The number of the last cut, and how it is made: every connection of before ends.
     cuts: watch::Sender<(usize, Cut)>,
+    /// Whether requests are held back.
+    held: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -57,13 +59,20 @@ impl FaultProxy {
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let state = Arc::new(Mutex::new(State::default()));
         let (cuts, _) = watch::channel((0, Cut::Fin));
-        let accepting = tokio::spawn(accept(listener, gateway_port, Arc::clone(&state), cuts.clone()));
-        Self { port, state, cuts, accepting }
+        let (held, released) = watch::channel(false);
+        let accepting =
+            tokio::spawn(accept(listener, gateway_port, Arc::clone(&state), cuts.clone(), released));
+        Self { port, state, cuts, held, accepting }
     }
 
     /// Cuts once so many bytes have passed from now on.
     pub(crate) fn cut_after(&self, toward: Toward, bytes: usize, cut: Cut) {
         lock(&self.state).plan = Some(Plan { toward, remaining: bytes, cut });
+    }
+
+    /// Holds back every request, or no more; what is open as a websocket goes on.
+    pub(crate) fn hold_requests(&self, hold: bool) {
+        self.held.send_replace(hold);
     }
 
     /// Cuts now.
@@ -109,12 +118,13 @@ async fn accept(
     gateway_port: u16,
     state: Arc<Mutex<State>>,
     cuts: watch::Sender<(usize, Cut)>,
+    held: watch::Receiver<bool>,
 ) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         let Ok(gateway) = TcpStream::connect(("127.0.0.1", gateway_port)).await else { continue };
         let _ = (client.set_nodelay(true), gateway.set_nodelay(true));
-        tokio::spawn(relay(client, gateway, Arc::clone(&state), cuts.clone()));
+        tokio::spawn(relay(client, gateway, Arc::clone(&state), cuts.clone(), held.clone()));
     }
 }
 
@@ -123,8 +133,10 @@ async fn relay(
     mut gateway: TcpStream,
     state: Arc<Mutex<State>>,
     cuts: watch::Sender<(usize, Cut)>,
+    mut held: watch::Receiver<bool>,
 ) {
     let mut cut = cuts.subscribe();
+    let mut is_websocket = false;
     let (mut from_client, mut from_gateway) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         let (toward, read) = tokio::select! {
@@ -133,6 +145,13 @@ async fn relay(
             read = gateway.read(&mut from_gateway) => (Toward::Client, read),
         };
         let Ok(count @ 1..) = read else { return };
+        if toward == Toward::Gateway && !is_websocket {
+            if held.wait_for(|held| !held).await.is_err() {
+                return;
+            }
+            let head = String::from_utf8_lossy(&from_client[..count]).to_ascii_lowercase();
+            is_websocket = head.contains("upgrade: websocket");
+        }
         let (allowed, planned) = pass(&state, toward, count);
         let written = match toward {
             Toward::Gateway => gateway.write_all(&from_client[..allowed]).await,
