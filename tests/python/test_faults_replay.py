@@ -195,7 +195,7 @@ def test_a_result_of_the_host_in_pieces_arrives_across_cuts(cut: Place) -> None:
     assert (number(cut, "pieces"), cut.tool.calls - calls) == (3, 3)
 
 
-# Asks the host, answers its question on what came only when it is told to, and takes the replies as they come.
+# Asks the host, answers its question on what came only when told to, and takes the replies as they come.
 TAKES_REPLIES = """
 import os, time
 kernel = get_ipython().kernel

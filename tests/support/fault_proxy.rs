@@ -149,8 +149,8 @@ async fn relay(
             if held.wait_for(|held| !held).await.is_err() {
                 return;
             }
-            let head = String::from_utf8_lossy(&from_client[..count]).to_ascii_lowercase();
-            is_websocket = head.contains("upgrade: websocket");
+            let request = String::from_utf8_lossy(&from_client[..count]).to_ascii_lowercase();
+            is_websocket = request.contains("upgrade: websocket");
         }
         let (allowed, planned) = pass(&state, toward, count);
         let written = match toward {
