@@ -147,14 +147,18 @@ async def test_in_an_event_loop(rebooting: LocalExecutor) -> None:
     assert (await rebooting.arun("double(21)")).output == "42"
 
 
-def test_an_agent_goes_on(rebooting: LocalExecutor) -> None:
+def test_an_agent_goes_on(rebooting: LocalExecutor, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
     steps = [
-        "import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)",
+        f"import time\nwith open({str(ledger)!r}, 'a') as file: file.write('ran;')\ntime.sleep(60)",
         "print(double(4))",
         "final_answer(double(21))",
     ]
     agent = agent_of(rebooting, *steps, tools=[double])
+    killer = threading.Thread(target=kill_when_running, args=(rebooting, ledger, 0))
+    killer.start()
     assert agent.run("What is it?") == 42
+    killer.join()
     seen = agent.model.seen
     assert "The local sandbox ended by signal 9: all state is gone" in seen[1]
     assert seen[2].count("a new one has taken its place") == 1

@@ -108,6 +108,8 @@ class Supervisor:
                     import resource
 
                     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-                    signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+                    with contextlib.suppress(OSError):
+                        # SIGKILL has no handler to reset.
+                        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
                     os.kill(os.getpid(), os.WTERMSIG(status))
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
