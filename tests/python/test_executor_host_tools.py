@@ -609,12 +609,12 @@ def test_calls_of_which_the_kernel_has_many_wait_there_for_their_turn(
     monkeypatch.setattr(attendants, "MAX_WAITING_BYTES", 1 << 20)
     call(len)
     code = (
-        "import _sandkernel_calls as calls\n"
+        "from _sandkernel_calls import calls\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "before, calls.MOST_UNDER_WAY = calls.MOST_UNDER_WAY, 1 << 20\n"
+        "before, calls.most_under_way = calls.most_under_way, 1 << 20\n"
         "with ThreadPoolExecutor(20) as pool:\n"
         "    lengths = set(pool.map(lambda _: call(b'x' * 600_000), range(40)))\n"
-        "calls.MOST_UNDER_WAY = before\n"
+        "calls.most_under_way = before\n"
         "lengths"
     )
     assert executor(code).output == "{600000}"

@@ -119,8 +119,10 @@ with LocalExecutor(timeout=3) as executor:
 print("===== end")
 """
 
-# They go to the log of the gateway, and nowhere.
-SILENT = {"a descriptor", "a forged answer"}
+# It goes to the log of the gateway, and nowhere.
+SILENT = {"a forged answer"}
+# A thread of ipykernel's reads it at any time: with this step, or with a later one.
+AT_ANY_TIME = {"a descriptor"}
 
 
 def on_a_terminal(program: str, *arguments: str) -> str:
@@ -148,7 +150,7 @@ def test_nothing_of_a_kernels_controls_the_terminal(tmp_path: Path) -> None:
     found = CONTROLS.search(sent)
     assert found is None, sent[max(0, found.start() - 300) : found.end() + 100]
     # The text itself arrived.
-    for name in STEPS:
+    for name in STEPS.keys() - AT_ANY_TIME:
         part = sent.split(f"===== {name}\n")[1].split("=====")[0]
         assert ("red" in part and "\\x07" in part) != (name in SILENT), (name, part)
     listed = sent.split("===== downloaded ")[1].split("\n")[0]

@@ -34,9 +34,6 @@ from _sandkernel_decoder import Decoder
 from _sandkernel_encoder import FORM, Encoder, UnsendableError
 from _sandkernel_shipments import Arrival
 
-# The arguments of calls under way take no more, unless there is but one: others wait here, since the host
-# refuses what is beyond its own bound.
-MOST_UNDER_WAY = 64 << 20
 # What is sent where whoever runs the code answers no calls.
 END_OF_INPUT = "\x04"
 
@@ -174,7 +171,14 @@ class Call:
 
 
 class Calls:
-    """The calls of a kernel."""
+    """The calls of a kernel.
+
+    Attributes:
+        most_under_way: The bytes that the arguments of the calls under way take at most, unless there is but
+            one: others wait here, since the host refuses what is beyond its own bound.
+    """
+
+    most_under_way = 64 << 20
 
     def __init__(self, kernel):
         self._kernel = kernel
@@ -285,7 +289,7 @@ class Calls:
                 if not self._outgoing:
                     return
                 call = self._outgoing[0]
-                if self._sent_bytes and self._sent_bytes + call.size > MOST_UNDER_WAY:
+                if self._sent_bytes and self._sent_bytes + call.size > self.most_under_way:
                     return
                 self._outgoing.popleft()
                 call.sent = True
